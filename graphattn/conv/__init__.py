@@ -1,0 +1,19 @@
+"""Node layers: drop-ins for PyG's attention layers, and sparse input features."""
+
+from graphattn.conv.constant import ConstantConv
+from graphattn.conv.gat import GATConv
+from graphattn.conv.gatv2 import GATv2Conv
+from graphattn.conv.sparse_linear import SparseFeatures, sparse_linear
+from graphattn.conv.swap import GAT, swap
+from graphattn.conv.transformer import TransformerConv
+
+__all__ = [
+    "GAT",
+    "ConstantConv",
+    "GATConv",
+    "GATv2Conv",
+    "SparseFeatures",
+    "TransformerConv",
+    "sparse_linear",
+    "swap",
+]

@@ -1,0 +1,81 @@
+"""When a layer must run PyG's own message passing instead of ours, and what both paths check first.
+
+PyG's path gives the same numbers and serves what hooks into message passing: explainers, hooks, overridden message
+functions, other aggregations and flows, sparse adjacency layouts, tracing and compiling.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import MessagePassing
+
+from graphattn.conv.sparse_linear import SparseFeatures
+
+_STEPS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
+_METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
+
+
+def needs_pyg(layer: MessagePassing, base: type[MessagePassing], edge_index: Any) -> bool:
+    """Whether `layer`, a subclass of PyG's `base`, has to take PyG's path for this edge_index."""
+    return (
+        not isinstance(edge_index, Tensor)
+        or edge_index.layout != torch.strided
+        or bool(layer.explain)
+        or layer.flow != "source_to_target"
+        or layer.aggr not in ("add", "sum")
+        or layer.decomposed_layers > 1
+        or any(getattr(layer, f"_{step}_forward{when}_hooks") for step in _STEPS for when in ("_pre", ""))
+        or any(getattr(type(layer), name) is not getattr(base, name) for name in _METHODS)
+        or torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+    )
+
+
+def check_edge_attr(layer: MessagePassing, edge_index: Any, edge_attr: Tensor | None) -> None:
+    """PyG ignores edge_attr where edge_dim is None; here that is an error, as is a wrong number of rows.
+
+    Raises:
+        ValueError: edge_attr without edge_dim, or not one row an edge.
+    """
+    if edge_attr is None:
+        return
+    if layer.edge_dim is None:
+        raise ValueError(
+            f"edge_attr of shape {list(edge_attr.shape)} was passed to a {type(layer).__name__} with edge_dim=None, "
+            f"which would ignore it: build the layer with edge_dim={edge_attr.shape[-1] if edge_attr.dim() > 1 else 1}"
+            f" or pass no edge_attr"
+        )
+    if isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:
+        num_edges = edge_index.shape[-1]
+        if edge_attr.shape[0] != num_edges:
+            raise ValueError(
+                f"edge_attr has {edge_attr.shape[0]} rows, edge_index {num_edges} edges: needed one row an edge"
+            )
+
+
+def check_features(layer: MessagePassing, x: Any) -> None:
+    """Node features are [N, F], dense or sparse, or a pair of them for senders and receivers.
+
+    Raises:
+        ValueError: another number of dimensions or of features.
+    """
+    pair = isinstance(x, tuple | list)
+    sizes = layer.in_channels if isinstance(layer.in_channels, tuple | list) else (layer.in_channels,) * 2
+    for part, size, role in zip(x if pair else (x, x), sizes, ("senders", "receivers"), strict=True):
+        if part is None:
+            continue
+        if part.dim() != 2 or (size > 0 and part.shape[1] != size):
+            width = size if size > 0 else "F"
+            raise ValueError(
+                f"{type(layer).__name__}: features of the {role} have shape {list(part.shape)}: needed [N, {width}]"
+            )
+
+
+def dense(x: Any) -> Any:
+    """Sparse features as PyG's path needs them: dense."""
+    if isinstance(x, SparseFeatures):
+        return x.to_dense()
+    return tuple(dense(part) for part in x) if isinstance(x, tuple | list) else x

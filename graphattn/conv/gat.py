@@ -1,0 +1,120 @@
+"""GATConv: attention whose logit is a sum of a sender's and a receiver's score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric.nn import conv as pyg
+
+from graphattn import ops
+from graphattn.conv.edges import edges_of, looped_attr
+from graphattn.conv.fallback import check_edge_attr, check_features, dense, needs_pyg
+
+
+class GATConv(pyg.GATConv):
+    """The graph attention layer, a drop-in for `torch_geometric.nn.GATConv`.
+
+        z_e = leaky(a_s . W x_j + a_r . W x_i + a_e . W_e e_ij)        out_i = sum over j -> i of softmax_i(z)_e W x_j
+
+    per head, the heads then concatenated (`concat=True`) or averaged, plus residual and bias.
+
+    Shapes: x [N, F] (dense, or `SparseFeatures`) or a pair for senders and receivers, edge_index [2, E], edge_attr
+    [E, edge_dim]; out [N, H * D], or [N, D] if averaged. Weights come as [E', H] in the order of the returned
+    edge_index (given edges, then self-loops) and, as in PyG, after dropout.
+
+    Arguments, parameters, initialisation and state dict are PyG's. Beyond them:
+        feature_dropout: dropout on the transformed features W x_j where they are summed, but not where they are
+            scored: the third dropout of the authors' code, which PyG lacks.
+
+    Differs from PyG: edge_attr without edge_dim raises ValueError instead of being ignored; dropout masks for a given
+    seed are other ones. Differs from the paper's code, as PyG does: the two scores have no biases of their own.
+
+    Paper: Velickovic et al., Graph Attention Networks, ICLR 2018.
+    """
+
+    def __init__(self, *args: Any, feature_dropout: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.feature_dropout = feature_dropout
+
+    def forward(
+        self,
+        x: Any,
+        edge_index: Any,
+        edge_attr: Tensor | None = None,
+        size: tuple[int, int] | None = None,
+        return_attention_weights: bool | None = None,
+    ) -> Any:
+        check_edge_attr(self, edge_index, edge_attr)
+        check_features(self, x)
+        if needs_pyg(self, pyg.GATConv, edge_index):
+            self._refuse_feature_dropout()
+            return super().forward(dense(x), edge_index, edge_attr, size, return_attention_weights)
+
+        values, receivers, residual = self._projected(x)
+        num_senders, num_receivers = values.shape[0], values.shape[0] if receivers is None else receivers.shape[0]
+        if size is not None:
+            _check_size(size, num_senders, None if receivers is None else num_receivers)
+            num_receivers = size[1]
+        loops = min(num_senders, num_receivers) if self.add_self_loops else None
+        edges = edges_of(edge_index, num_senders, num_receivers, loops)
+
+        score_s = (values * self.att_src).sum(-1)
+        if receivers is None:
+            score_r = score_s.new_zeros(num_receivers, self.heads)
+        else:
+            score_r = (receivers * self.att_dst).sum(-1)
+        edge_logits = None
+        if edge_attr is not None:
+            edge_logits = self._edge_logits(looped_attr(edge_attr, edge_index, self.fill_value, loops))
+        out, weights = ops.additive(
+            F.dropout(values, self.feature_dropout, self.training),
+            score_s,
+            score_r,
+            edges.graph,
+            edge_logits,
+            negative_slope=self.negative_slope,
+            dropout=self.dropout if self.training else 0.0,
+            return_weights=True,
+        )
+        out = out.flatten(1) if self.concat else out.mean(1)
+        if residual is not None:
+            out = out + residual
+        if self.bias is not None:
+            out = out + self.bias
+        if return_attention_weights:
+            return out, (edge_index if edges.looped is None else edges.looped, weights)
+        return out
+
+    def _projected(self, x: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Senders [N_s, H, D], receivers [N_r, H, D] or None, and the residual branch."""
+        senders, receivers = x if isinstance(x, tuple | list) else (x, x)
+        residual = None if self.res is None or receivers is None else self.res(receivers)
+        shape = (-1, self.heads, self.out_channels)
+        if self.lin is None:
+            left = self.lin_src(senders).view(shape)
+            right = None if receivers is None else self.lin_dst(receivers).view(shape)
+        else:
+            left = self.lin(senders).view(shape)
+            right = left if receivers is senders else receivers
+            if receivers is not senders and receivers is not None:
+                right = self.lin(receivers).view(shape)
+        return left, right, residual
+
+    def _edge_logits(self, edge_attr: Tensor) -> Tensor:
+        edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr)
+        return (edge.view(-1, self.heads, self.out_channels) * self.att_edge).sum(-1)
+
+    def _refuse_feature_dropout(self) -> None:
+        if self.feature_dropout and self.training:
+            raise RuntimeError(
+                f"feature_dropout is {self.feature_dropout}, but explaining, hooks, compiling or a sparse adjacency "
+                f"call for PyG's own message passing, which cannot apply it: call eval() first or set it to 0"
+            )
+
+
+def _check_size(size: tuple[int, int], num_senders: int, num_receivers: int | None) -> None:
+    if size[0] != num_senders or (num_receivers is not None and size[1] != num_receivers):
+        found = (num_senders, num_receivers if num_receivers is not None else "any")
+        raise ValueError(f"size is {tuple(size)}, but the features are of {found} senders and receivers")

@@ -1,0 +1,75 @@
+"""GATv2Conv: attention whose ranking of the senders depends on the receiver."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch_geometric.nn import conv as pyg
+
+from graphattn import ops
+from graphattn.conv.edges import edges_of, looped_attr
+from graphattn.conv.fallback import check_edge_attr, check_features, dense, needs_pyg
+
+
+class GATv2Conv(pyg.GATv2Conv):
+    """The dynamic graph attention layer, a drop-in for `torch_geometric.nn.GATv2Conv`.
+
+        z_e = a . leaky(W_l x_j + W_r x_i + W_e e_ij)        out_i = sum over j -> i of softmax_i(z)_e W_l x_j
+
+    per head, the heads then concatenated (`concat=True`) or averaged, plus residual and bias.
+
+    Shapes: x [N, F] (dense, or `SparseFeatures`) or a pair for senders and receivers, edge_index [2, E], edge_attr
+    [E, edge_dim]; out [N, H * D], or [N, D] if averaged. Weights come as [E', H] in the order of the returned
+    edge_index (given edges, then self-loops) and, as in PyG, after dropout.
+
+    Arguments, parameters, initialisation and state dict are PyG's.
+
+    Differs from PyG: edge_attr without edge_dim raises ValueError instead of failing an assertion; dropout masks for
+    a given seed are other ones.
+
+    Paper: Brody, Alon and Yahav, How Attentive are Graph Attention Networks?, ICLR 2022.
+    """
+
+    def forward(
+        self,
+        x: Any,
+        edge_index: Any,
+        edge_attr: Tensor | None = None,
+        return_attention_weights: bool | None = None,
+    ) -> Any:
+        check_edge_attr(self, edge_index, edge_attr)
+        check_features(self, x)
+        if needs_pyg(self, pyg.GATv2Conv, edge_index):
+            return super().forward(dense(x), edge_index, edge_attr, return_attention_weights)
+
+        senders, receivers = x if isinstance(x, tuple | list) else (x, x)
+        if receivers is None:
+            raise ValueError("GATv2Conv: the receivers' features are None: every logit needs them; pass (x_s, x_r)")
+        shape = (-1, self.heads, self.out_channels)
+        left = self.lin_l(senders).view(shape)
+        right = left if self.share_weights and receivers is senders else self.lin_r(receivers).view(shape)
+        loops = min(left.shape[0], right.shape[0]) if self.add_self_loops else None
+        edges = edges_of(edge_index, left.shape[0], right.shape[0], loops)
+        edge = None
+        if edge_attr is not None:
+            edge_attr = looped_attr(edge_attr, edge_index, self.fill_value, loops)
+            edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr).view(shape)
+        out, weights = ops.additive_v2(
+            left,
+            right,
+            self.att[0],
+            edges.graph,
+            edge,
+            negative_slope=self.negative_slope,
+            dropout=self.dropout if self.training else 0.0,
+            return_weights=True,
+        )
+        out = out.flatten(1) if self.concat else out.mean(1)
+        if self.res is not None:
+            out = out + self.res(receivers)
+        if self.bias is not None:
+            out = out + self.bias
+        if return_attention_weights:
+            return out, (edge_index if edges.looped is None else edges.looped, weights)
+        return out

@@ -1,0 +1,72 @@
+"""TransformerConv: dot-product attention over a graph's edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import conv as pyg
+
+from graphattn import ops
+from graphattn.conv.edges import edges_of
+from graphattn.conv.fallback import check_edge_attr, check_features, dense, needs_pyg
+
+
+class TransformerConv(pyg.TransformerConv):
+    """The graph transformer layer, a drop-in for `torch_geometric.nn.TransformerConv`.
+
+        z_e = q_i . (k_j + W_e e_ij) / sqrt(D)        out_i = sum over j -> i of softmax_i(z)_e (v_j + W_e e_ij)
+
+    with q, k, v linear maps of x; per head, the heads then concatenated (`concat=True`) or averaged; plus the linear
+    skip W_s x_i, or with `beta=True` a learned mixture of the two.
+
+    Shapes: x [N, F] (dense, or `SparseFeatures`) or a pair for senders and receivers, edge_index [2, E], edge_attr
+    [E, edge_dim]; out [N, H * D], or [N, D] if averaged. Weights come as [E, H] in the order of edge_index and, as in
+    PyG's layer of this name, before dropout and for True and False alike.
+
+    Arguments, parameters, initialisation and state dict are PyG's.
+
+    Differs from PyG: edge_attr without edge_dim raises ValueError instead of being added to the values unmapped;
+    dropout masks for a given seed are other ones.
+
+    Paper: Shi et al., Masked Label Prediction: Unified Message Passing Model for Semi-Supervised Classification,
+    IJCAI 2021.
+    """
+
+    def forward(
+        self,
+        x: Any,
+        edge_index: Any,
+        edge_attr: Tensor | None = None,
+        return_attention_weights: bool | None = None,
+    ) -> Any:
+        check_edge_attr(self, edge_index, edge_attr)
+        if self.edge_dim is not None and edge_attr is None and isinstance(edge_index, Tensor):
+            if edge_index.layout == torch.strided:
+                raise ValueError(f"TransformerConv has edge_dim={self.edge_dim}: needed edge_attr, one row an edge")
+        check_features(self, x)
+        dropout = self.dropout if self.training else 0.0
+        weights_before_dropout = isinstance(return_attention_weights, bool) and dropout > 0
+        if weights_before_dropout or needs_pyg(self, pyg.TransformerConv, edge_index):
+            return super().forward(dense(x), edge_index, edge_attr, return_attention_weights)
+
+        senders, receivers = x if isinstance(x, tuple | list) else (x, x)
+        shape = (-1, self.heads, self.out_channels)
+        query = self.lin_query(receivers).view(shape)
+        key, value = self.lin_key(senders).view(shape), self.lin_value(senders).view(shape)
+        edges = edges_of(edge_index, key.shape[0], query.shape[0], None)
+        edge = None
+        if edge_attr is not None:
+            edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr).view(shape)
+        out, weights = ops.dot_product(query, key, value, edges.graph, edge, dropout=dropout, return_weights=True)
+        out = out.flatten(1) if self.concat else out.mean(1)
+        if self.root_weight:
+            out = self._with_root(out, self.lin_skip(receivers))
+        return out if return_attention_weights is None else (out, (edge_index, weights))
+
+    def _with_root(self, out: Tensor, root: Tensor) -> Tensor:
+        if self.lin_beta is None:
+            return out + root
+        beta = self.lin_beta(torch.cat([out, root, out - root], -1)).sigmoid()
+        return beta * root + (1 - beta) * out

@@ -1,0 +1,26 @@
+"""The models by name. Each is built as `MODELS[name](in_channels, num_classes, **options)`."""
+
+from collections.abc import Callable
+
+from torch import nn
+
+from graphattn.models.cheb import Cheb
+from graphattn.models.gat import GAT, ConstGAT, GATv2, GraphTransformer
+from graphattn.models.gcn import GCN
+from graphattn.models.label_propagation import LabelPropagation
+from graphattn.models.mlp import MLP
+from graphattn.models.monet import MoNet
+
+__all__ = ["MODELS"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "cheb": Cheb,
+    "const-gat": ConstGAT,
+    "gat": GAT,
+    "gatv2": GATv2,
+    "gcn": GCN,
+    "graph-transformer": GraphTransformer,
+    "label-propagation": LabelPropagation,
+    "mlp": MLP,
+    "monet": MoNet,
+}

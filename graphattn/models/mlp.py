@@ -1,0 +1,32 @@
+"""The graph-blind baseline: a perceptron on each node's own features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import Linear
+
+
+class MLP(nn.Module):
+    """Linear maps with ReLU and dropout between; `x` [N, F] -> logits [N, C]. The edges are not looked at.
+
+    As the baseline of Kipf and Welling, Semi-Supervised Classification with Graph Convolutional Networks, ICLR 2017.
+    """
+
+    def __init__(
+        self, in_channels: int, num_classes: int, *, hidden: int = 16, num_layers: int = 2, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        widths = [in_channels] + [hidden] * (num_layers - 1) + [num_classes]
+        self.layers = nn.ModuleList(
+            Linear(a, b, weight_initializer="glorot", bias_initializer="zeros")
+            for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.dropout = dropout
+
+    def forward(self, x: Any, edge_index: Tensor) -> Tensor:
+        for i, layer in enumerate(self.layers):
+            x = layer(F.dropout(x if i == 0 else F.relu(x), self.dropout, self.training))
+        return x

@@ -1,0 +1,275 @@
+"""Attention over a graph: score each edge, softmax over the edges entering a node, sum the senders' values.
+
+Four operations differ in how an edge is scored; all share the rest. With z_e the logit of edge e from j to i,
+
+    w_e = exp(z_e) / sum of exp(z) over all edges entering i        out_i = sum of w_e * value_j
+
+| operation     | logit of edge j -> i                | value        | published as                     |
+|---------------|-------------------------------------|--------------|----------------------------------|
+| `attend`      | given                               | v_j          | anything                         |
+| `additive`    | leaky(s_j + r_i + e_ij)             | v_j          | GAT, Velickovic et al. 2018      |
+| `additive_v2` | a . leaky(l_j + r_i + e_ij)         | l_j          | GATv2, Brody et al. 2022         |
+| `dot_product` | scale * q_i . (k_j + e_ij)          | v_j + e_ij   | graph transformer, Shi et al. 2021 |
+
+Shapes: N_s senders, N_r receivers, E edges, H heads, D values a head; edge-shaped tensors are in the caller's edge
+order. A receiver without incoming edges, or whose logits are all -inf, gets zeros. `dropout` drops weights with that
+probability and scales the others by 1 / (1 - p); pass 0 when evaluating. With `return_weights=True` each operation
+returns (out, weights [E, H]): the weights that multiplied the values, after dropout.
+
+Arguments are checked here, once, and a back end is chosen here, nowhere else:
+    reference   plain PyTorch: the definition; the default
+    dense       complete graphs only: matrix products, SDPA
+    scatter     torch-scatter (extra)
+One asked for by name (`backend=...`, or `with ops.use(backend=...)`) runs or fails with the reason.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Literal, NamedTuple, overload
+
+from jaxtyping import Float
+from torch import Tensor
+
+from graphattn.graph import Graph
+from graphattn.ops.checks import checked
+from graphattn.ops.dropout import draw
+
+__all__ = ["BACKENDS", "additive", "additive_v2", "attend", "dot_product", "use"]
+
+BACKENDS = ("reference", "dense", "scatter")
+
+
+class _Settings(NamedTuple):
+    backend: str | None
+    check_nan: bool
+
+
+_settings: ContextVar[_Settings] = ContextVar("graphattn.ops", default=_Settings(None, False))
+
+
+@contextmanager
+def use(backend: str | None = None, check_nan: bool = False) -> Iterator[None]:
+    """Within this context, run on `backend` and, with `check_nan`, refuse NaN in any argument (it costs a pass)."""
+    token = _settings.set(_Settings(backend, check_nan))
+    try:
+        yield
+    finally:
+        _settings.reset(token)
+
+
+@overload
+def attend(
+    logits: Float[Tensor, "E H"],
+    values: Float[Tensor, "N_s H D"],
+    graph: Graph,
+    *,
+    dropout: float = 0.0,
+    return_weights: Literal[False] = False,
+    backend: str | None = None,
+) -> Tensor: ...
+
+
+@overload
+def attend(
+    logits: Float[Tensor, "E H"],
+    values: Float[Tensor, "N_s H D"],
+    graph: Graph,
+    *,
+    dropout: float = 0.0,
+    return_weights: Literal[True],
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...
+
+
+def attend(
+    logits: Float[Tensor, "E H"],
+    values: Float[Tensor, "N_s H D"],
+    graph: Graph,
+    *,
+    dropout: float = 0.0,
+    return_weights: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Softmax of given logits over the edges entering each receiver, then the weighted sum of values: [N_r, H, D]."""
+    arguments = {"logits": (logits, "E H"), "values": (values, "N_s H D")}
+    return _run("attend", graph, arguments, {}, dropout, return_weights, backend)
+
+
+@overload
+def additive(
+    values: Float[Tensor, "N_s H D"],
+    score_s: Float[Tensor, "N_s H"],
+    score_r: Float[Tensor, "N_r H"],
+    graph: Graph,
+    edge_logits: Float[Tensor, "E H"] | None = None,
+    *,
+    negative_slope: float = 0.2,
+    dropout: float = 0.0,
+    return_weights: Literal[False] = False,
+    backend: str | None = None,
+) -> Tensor: ...
+
+
+@overload
+def additive(
+    values: Float[Tensor, "N_s H D"],
+    score_s: Float[Tensor, "N_s H"],
+    score_r: Float[Tensor, "N_r H"],
+    graph: Graph,
+    edge_logits: Float[Tensor, "E H"] | None = None,
+    *,
+    negative_slope: float = 0.2,
+    dropout: float = 0.0,
+    return_weights: Literal[True],
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...
+
+
+def additive(
+    values: Float[Tensor, "N_s H D"],
+    score_s: Float[Tensor, "N_s H"],
+    score_r: Float[Tensor, "N_r H"],
+    graph: Graph,
+    edge_logits: Float[Tensor, "E H"] | None = None,
+    *,
+    negative_slope: float = 0.2,
+    dropout: float = 0.0,
+    return_weights: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`attend` with logits leaky(s_j + r_i + e_ij), as in GAT: [N_r, H, D]."""
+    arguments = {
+        "values": (values, "N_s H D"),
+        "score_s": (score_s, "N_s H"),
+        "score_r": (score_r, "N_r H"),
+        "edge_logits": (edge_logits, "E H"),
+    }
+    return _run("additive", graph, arguments, {"negative_slope": negative_slope}, dropout, return_weights, backend)
+
+
+@overload
+def additive_v2(
+    left: Float[Tensor, "N_s H D"],
+    right: Float[Tensor, "N_r H D"],
+    att: Float[Tensor, "H D"],
+    graph: Graph,
+    edge: Float[Tensor, "E H D"] | None = None,
+    *,
+    negative_slope: float = 0.2,
+    dropout: float = 0.0,
+    return_weights: Literal[False] = False,
+    backend: str | None = None,
+) -> Tensor: ...
+
+
+@overload
+def additive_v2(
+    left: Float[Tensor, "N_s H D"],
+    right: Float[Tensor, "N_r H D"],
+    att: Float[Tensor, "H D"],
+    graph: Graph,
+    edge: Float[Tensor, "E H D"] | None = None,
+    *,
+    negative_slope: float = 0.2,
+    dropout: float = 0.0,
+    return_weights: Literal[True],
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...
+
+
+def additive_v2(
+    left: Float[Tensor, "N_s H D"],
+    right: Float[Tensor, "N_r H D"],
+    att: Float[Tensor, "H D"],
+    graph: Graph,
+    edge: Float[Tensor, "E H D"] | None = None,
+    *,
+    negative_slope: float = 0.2,
+    dropout: float = 0.0,
+    return_weights: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`attend` over the values l_j with logits a . leaky(l_j + r_i + e_ij), as in GATv2: [N_r, H, D]."""
+    arguments = {"left": (left, "N_s H D"), "right": (right, "N_r H D"), "att": (att, "H D"), "edge": (edge, "E H D")}
+    return _run("additive_v2", graph, arguments, {"negative_slope": negative_slope}, dropout, return_weights, backend)
+
+
+@overload
+def dot_product(
+    q: Float[Tensor, "N_r H D"],
+    k: Float[Tensor, "N_s H D"],
+    v: Float[Tensor, "N_s H D"],
+    graph: Graph,
+    edge: Float[Tensor, "E H D"] | None = None,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    return_weights: Literal[False] = False,
+    backend: str | None = None,
+) -> Tensor: ...
+
+
+@overload
+def dot_product(
+    q: Float[Tensor, "N_r H D"],
+    k: Float[Tensor, "N_s H D"],
+    v: Float[Tensor, "N_s H D"],
+    graph: Graph,
+    edge: Float[Tensor, "E H D"] | None = None,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    return_weights: Literal[True],
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]: ...
+
+
+def dot_product(
+    q: Float[Tensor, "N_r H D"],
+    k: Float[Tensor, "N_s H D"],
+    v: Float[Tensor, "N_s H D"],
+    graph: Graph,
+    edge: Float[Tensor, "E H D"] | None = None,
+    *,
+    scale: float | None = None,
+    dropout: float = 0.0,
+    return_weights: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`attend` over the values v_j + e_ij with logits scale * q_i . (k_j + e_ij); scale is 1 / sqrt(D) by default."""
+    arguments = {"q": (q, "N_r H D"), "k": (k, "N_s H D"), "v": (v, "N_s H D"), "edge": (edge, "E H D")}
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    return _run("dot_product", graph, arguments, {"scale": scale}, dropout, return_weights, backend)
+
+
+def _run(
+    op: str,
+    graph: Graph,
+    arguments: dict[str, tuple[Tensor | None, str]],
+    options: dict[str, float],
+    dropout: float,
+    return_weights: bool,
+    backend: str | None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    settings = _settings.get()
+    tensors = checked(op, graph, settings.check_nan, arguments)
+    run = getattr(_backend(backend or settings.backend or "reference"), op)
+    out, weights = run(**tensors, graph=graph, **options, dropout=draw(dropout), return_weights=return_weights)
+    return (out, weights) if return_weights else out
+
+
+def _backend(name: str) -> ModuleType:
+    if name not in BACKENDS:
+        raise ValueError(f"no back end '{name}': there are {', '.join(BACKENDS)}")
+    try:
+        return importlib.import_module(f"graphattn.ops.{name}")
+    except ImportError as missing:
+        raise ImportError(
+            f"back end '{name}' was asked for but cannot be imported ({missing}): "
+            f"install it (pip install graphattn[{name}]) or use backend='reference'"
+        ) from missing

@@ -1,0 +1,123 @@
+"""Makers of Graphs: from PyG's edge_index in any layout, from points, and to and from networkx."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from graphattn.graph import Graph
+
+if TYPE_CHECKING:
+    import networkx
+
+
+def from_edge_index(edge_index: Any, num_nodes: int | tuple[int, int] | None = None) -> Graph:
+    """The Graph of PyG's `edge_index`: row 0 sends, row 1 receives.
+
+    Takes a [2, E] integer tensor, a `torch_geometric.EdgeIndex`, or an adjacency in PyG's transposed convention (rows
+    receive, columns send) as a `torch_sparse.SparseTensor` or a torch sparse tensor (COO, CSR or CSC; edges in the
+    order of its indices).
+
+    `num_nodes` is one number for a square graph or (senders, receivers). Where it is not given, a sparse matrix and
+    an EdgeIndex know it; for a plain tensor it is the largest index plus one.
+
+    Raises:
+        TypeError, ValueError: no such layout. IndexError: an index outside num_nodes.
+    """
+    senders, receivers, size = _ends(edge_index)
+    if num_nodes is None:
+        largest = max((int(end.max()) for end in (senders, receivers) if end.numel()), default=-1)
+        num_nodes = size or (largest + 1, largest + 1)
+    num_senders, num_receivers = (num_nodes, num_nodes) if isinstance(num_nodes, int) else num_nodes
+    return Graph(senders, receivers, num_senders, num_receivers)
+
+
+def knn(points: Tensor, k: int) -> Graph:
+    """Each point hears the k points nearest to it (Euclidean, itself excluded), nearest first.
+
+    `points` is [N, F]. Distances are computed in blocks of rows, so memory is a block times N, not N x N.
+
+    Raises:
+        ValueError: points that are not a finite [N, F] matrix, or k outside 1 .. N - 1.
+    """
+    if points.dim() != 2 or not points.isfinite().all():
+        raise ValueError(f"points has shape {list(points.shape)}: needed a [N, F] matrix of finite numbers")
+    n = points.shape[0]
+    if not 1 <= k < n:
+        raise ValueError(f"k is {k} for {n} points: needed between 1 and {n - 1}")
+    rows = max(1, 2**24 // n)
+    nearest = []
+    for start in range(0, n, rows):
+        distance = torch.cdist(points[start : start + rows], points)
+        distance[torch.arange(distance.shape[0]), torch.arange(start, start + distance.shape[0])] = torch.inf
+        nearest.append(distance.topk(k, largest=False).indices)
+    receivers = torch.arange(n, device=points.device).repeat_interleave(k)
+    return Graph(torch.cat(nearest).flatten(), receivers, n, n)
+
+
+def from_networkx(graph: networkx.Graph) -> Graph:
+    """Nodes are numbered in networkx's order; an undirected edge becomes one edge each way (a loop stays one).
+
+    Parallel edges of a multigraph stay parallel.
+    """
+    number = {node: i for i, node in enumerate(graph.nodes)}
+    edges = [(number[a], number[b]) for a, b in graph.edges()]
+    if not graph.is_directed():
+        edges += [(b, a) for a, b in edges if a != b]
+    ends = torch.tensor(edges, dtype=torch.int64).reshape(-1, 2)
+    return Graph(ends[:, 0], ends[:, 1], len(number), len(number))
+
+
+def to_networkx(graph: Graph) -> networkx.MultiDiGraph:
+    """A directed multigraph whose edge keys are the edges' positions, so no duplicate is lost.
+
+    In a bipartite graph the nodes are ("sender", i) and ("receiver", i); in a square one they are numbers.
+    """
+    import networkx
+
+    drawn = networkx.MultiDiGraph()
+    if graph.is_square:
+        senders, receivers = (list(range(graph.num_senders)),) * 2
+    else:
+        senders = [("sender", i) for i in range(graph.num_senders)]
+        receivers = [("receiver", i) for i in range(graph.num_receivers)]
+    drawn.add_nodes_from(senders)
+    drawn.add_nodes_from(receivers)
+    ends = zip(graph.senders.tolist(), graph.receivers.tolist(), strict=True)
+    drawn.add_edges_from((senders[s], receivers[r], e) for e, (s, r) in enumerate(ends))
+    return drawn
+
+
+def _ends(edge_index: Any) -> tuple[Tensor, Tensor, tuple[int, int] | None]:
+    """(senders, receivers, (num_senders, num_receivers) where the layout knows it)"""
+    if hasattr(edge_index, "coo") and hasattr(edge_index, "sparse_sizes"):  # torch_sparse.SparseTensor
+        receivers, senders, _ = edge_index.coo()
+        num_receivers, num_senders = edge_index.sparse_sizes()
+        return senders, receivers, (num_senders, num_receivers)
+    if not isinstance(edge_index, Tensor):
+        raise TypeError(f"edge_index is a {type(edge_index).__name__}: needed a [2, E] integer or a sparse tensor")
+    if edge_index.layout != torch.strided:
+        return *_sparse_ends(edge_index), (edge_index.shape[1], edge_index.shape[0])
+    size = None
+    if hasattr(edge_index, "sparse_size"):  # torch_geometric.EdgeIndex
+        known = edge_index.sparse_size()
+        size = known if None not in known else None
+        edge_index = edge_index.as_tensor()
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise ValueError(f"edge_index has shape {list(edge_index.shape)}: needed [2, E]; transpose a list of pairs")
+    return edge_index[0], edge_index[1], size
+
+
+def _sparse_ends(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    if matrix.layout == torch.sparse_coo:
+        receivers, senders = matrix._indices()
+        return senders, receivers
+    if matrix.layout == torch.sparse_csr:
+        counts = matrix.crow_indices().diff()
+        return matrix.col_indices(), torch.arange(counts.numel(), device=matrix.device).repeat_interleave(counts)
+    if matrix.layout == torch.sparse_csc:
+        counts = matrix.ccol_indices().diff()
+        return torch.arange(counts.numel(), device=matrix.device).repeat_interleave(counts), matrix.row_indices()
+    raise ValueError(f"edge_index has layout {matrix.layout}: needed strided, sparse_coo, sparse_csr or sparse_csc")
