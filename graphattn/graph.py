@@ -136,6 +136,7 @@ def _checked_index(role: str, index: Tensor, size: int) -> Tensor:
         raise ValueError(f"{role} has shape {tuple(index.shape)}: needed one index an edge, shape [E]")
     if size < 0:
         raise ValueError(f"num_{role} is {size}: a number of nodes cannot be negative")
+    index = index.to(torch.int64)
     if index.numel():
         low, high = (int(bound) for bound in torch.aminmax(index))
         if low < 0 or high >= size:
@@ -144,7 +145,7 @@ def _checked_index(role: str, index: Tensor, size: int) -> Tensor:
                 f"{role} holds node {wrong}, but there are {size} nodes (0 to {size - 1}): "
                 f"remove that edge or raise the number of nodes"
             )
-    return index.to(torch.int64)
+    return index
 
 
 def _grouped(ends: Tensor, others: Tensor, size: int) -> Order:

@@ -35,7 +35,7 @@ def from_edge_index(edge_index: Any, num_nodes: int | tuple[int, int] | None = N
 
 
 def knn(points: Tensor, k: int) -> Graph:
-    """Each point hears the k points nearest to it (Euclidean, itself excluded), nearest first.
+    """Each point hears the k points nearest to it (Euclidean, itself excluded), nearest first; of equals, the first.
 
     `points` is [N, F]. Distances are computed in blocks of rows, so memory is a block times N, not N x N.
 
@@ -47,12 +47,13 @@ def knn(points: Tensor, k: int) -> Graph:
     n = points.shape[0]
     if not 1 <= k < n:
         raise ValueError(f"k is {k} for {n} points: needed between 1 and {n - 1}")
+    points = points.double()  # in float32, points far from the origin lose the small differences between them
     rows = max(1, 2**24 // n)
     nearest = []
     for start in range(0, n, rows):
         distance = torch.cdist(points[start : start + rows], points)
         distance[torch.arange(distance.shape[0]), torch.arange(start, start + distance.shape[0])] = torch.inf
-        nearest.append(distance.topk(k, largest=False).indices)
+        nearest.append(distance.argsort(stable=True)[:, :k])
     receivers = torch.arange(n, device=points.device).repeat_interleave(k)
     return Graph(torch.cat(nearest).flatten(), receivers, n, n)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn import conv as pyg
+from torch_geometric.typing import OptPairTensor, OptTensor
 
 from graphattn import ops
 from graphattn.conv.edges import edges_of, looped_attr
@@ -33,6 +34,10 @@ class GATConv(pyg.GATConv):
 
     Paper: Velickovic et al., Graph Attention Networks, ICLR 2018.
     """
+
+    # PyG reads these from the source of its class, which it confuses with ours: the two have one name.
+    propagate_type: ClassVar = {"x": OptPairTensor, "alpha": Tensor}
+    edge_updater_type: ClassVar = {"alpha": OptPairTensor, "edge_attr": OptTensor}
 
     def __init__(self, *args: Any, feature_dropout: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

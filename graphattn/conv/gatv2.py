@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch_geometric.nn import conv as pyg
+from torch_geometric.typing import OptTensor, PairTensor
 
 from graphattn import ops
 from graphattn.conv.edges import edges_of, looped_attr
@@ -30,6 +31,10 @@ class GATv2Conv(pyg.GATv2Conv):
 
     Paper: Brody, Alon and Yahav, How Attentive are Graph Attention Networks?, ICLR 2022.
     """
+
+    # PyG reads these from the source of its class, which it confuses with ours: the two have one name.
+    propagate_type: ClassVar = {"x": PairTensor, "alpha": Tensor}
+    edge_updater_type: ClassVar = {"x": PairTensor, "edge_attr": OptTensor}
 
     def forward(
         self,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch_geometric.nn import conv as pyg
+from torch_geometric.typing import OptTensor
 
 from graphattn import ops
 from graphattn.conv.edges import edges_of
@@ -33,6 +34,9 @@ class TransformerConv(pyg.TransformerConv):
     Paper: Shi et al., Masked Label Prediction: Unified Message Passing Model for Semi-Supervised Classification,
     IJCAI 2021.
     """
+
+    # PyG reads these from the source of its class, which it confuses with ours: the two have one name.
+    propagate_type: ClassVar = {"query": Tensor, "key": Tensor, "value": Tensor, "edge_attr": OptTensor}
 
     def forward(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,10 @@ from torch_geometric.utils import add_self_loops, degree
 class MoNet(nn.Module):
     """GMMConv layers with ReLU and dropout between; `x` [N, F], `edge_index` [2, E] -> logits [N, C].
 
-    Each edge j -> i, self-loops included, has the coordinates (deg(j)^-1/2, deg(i)^-1/2); each of `kernels` Gaussians
-    with learned mean and width weighs it, and a node sums (`aggregation="add"`) or averages what it hears.
+    Each edge j -> i, self-loops included, has the coordinates u = (deg(j)^-1/2, deg(i)^-1/2). A layer maps them to
+    tanh(A u + b) in `dim` dimensions; each of `kernels` Gaussians there, with learned mean and width, weighs the edge,
+    and a node adds up or averages what it hears (`aggregation`). Means start at N(0, 0.1) and widths at 1: PyG's start, uniform around 0 for both,
+    leaves kernels so narrow that they are deaf.
 
     Paper: Monti et al., Geometric Deep Learning on Graphs and Manifolds Using Mixture Model CNNs, CVPR 2017.
     """
@@ -27,23 +29,28 @@ class MoNet(nn.Module):
         *,
         hidden: int = 16,
         kernels: int = 3,
+        dim: int = 2,
         num_layers: int = 2,
         dropout: float = 0.5,
-        aggregation: str = "add",
+        aggregation: Literal["add", "mean"] = "add",
     ) -> None:
         super().__init__()
         widths = [in_channels] + [hidden] * (num_layers - 1) + [num_classes]
         self.layers = nn.ModuleList(
-            GMMConv(a, b, dim=2, kernel_size=kernels, root_weight=False, aggr=aggregation)
+            GMMConv(a, b, dim=dim, kernel_size=kernels, root_weight=False, aggr=aggregation)
             for a, b in zip(widths, widths[1:], strict=False)
         )
+        self.coordinates = nn.ModuleList(nn.Linear(2, dim) for _ in self.layers)
+        for layer in self.layers:
+            nn.init.normal_(layer.mu, 0, 0.1)
+            nn.init.ones_(layer.sigma)
         self.dropout = dropout
 
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:
         edge_index, _ = add_self_loops(edge_index, num_nodes=x.shape[0])
         place = degree(edge_index[1], x.shape[0]).rsqrt()
-        coordinates = torch.stack([place[edge_index[0]], place[edge_index[1]]], -1)
-        for i, layer in enumerate(self.layers):
+        u = torch.stack([place[edge_index[0]], place[edge_index[1]]], -1).to(self.layers[0].mu.dtype)
+        for i, (layer, coordinates) in enumerate(zip(self.layers, self.coordinates, strict=True)):
             x = F.dropout(x if i == 0 else F.relu(x), self.dropout, self.training)
-            x = layer((x, None), edge_index, coordinates.to(x.dtype))
+            x = layer((x, None), edge_index, coordinates(u).tanh())
         return x

@@ -243,7 +243,8 @@ def dot_product(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`attend` over the values v_j + e_ij with logits scale * q_i . (k_j + e_ij); scale is 1 / sqrt(D) by default."""
     arguments = {"q": (q, "N_r H D"), "k": (k, "N_s H D"), "v": (v, "N_s H D"), "edge": (edge, "E H D")}
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if scale is None:
+        scale = max(1, q.shape[-1]) ** -0.5 if isinstance(q, Tensor) and q.dim() else 1.0  # the door refuses the others
     return _run("dot_product", graph, arguments, {"scale": scale}, dropout, return_weights, backend)
 
 

@@ -10,12 +10,15 @@ from torch import Tensor
 from graphattn.graph import Graph
 
 
+_OPTIONAL = ("edge", "edge_logits")
+
+
 def checked(
     op: str, graph: Graph, check_nan: bool, arguments: dict[str, tuple[Tensor | None, str]]
 ) -> dict[str, Tensor | None]:
     """The arguments in their common dtype (promoted as torch's own operators do, e.g. under autocast).
 
-    Each argument is (tensor, shape in letters), e.g. {"values": (values, "N_s H D")}; an absent tensor stays None.
+    Each argument is (tensor, shape in letters), e.g. {"values": (values, "N_s H D")}; an absent edge term stays None.
     Letters mean the same in all arguments of a call; E, N_s and N_r are the graph's.
 
     Raises:
@@ -27,6 +30,9 @@ def checked(
         raise TypeError(f"{op}: graph is a {type(graph).__name__}: needed a Graph; see topology.from_edge_index")
     sizes = {"E": graph.num_edges, "N_s": graph.num_senders, "N_r": graph.num_receivers}
     present = {name: (tensor, letters) for name, (tensor, letters) in arguments.items() if tensor is not None}
+    for name in arguments:
+        if name not in present and name not in _OPTIONAL:
+            raise TypeError(f"{op}: {name} is None: needed a tensor of shape [{arguments[name][1]}]")
     for name, (tensor, letters) in present.items():
         _check_kind(op, name, tensor, letters, graph)
         _check_shape(op, name, tensor, letters.split(), sizes)

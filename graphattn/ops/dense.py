@@ -92,8 +92,9 @@ def _aggregate(
 ) -> Result:
     _check_complete(graph)
     wide = accumulation_dtype(values.dtype)
-    weights = logits.to(wide).softmax(1)
-    weights = torch.where(logits.isneginf().all(1, keepdim=True), 0, weights)  # all masked: zeros
+    masked = logits.isneginf().all(1, keepdim=True)
+    weights = torch.where(masked, 0, logits).to(wide).softmax(1)  # without its -inf, or its gradient would be NaN
+    weights = torch.where(masked, 0, weights)
     if dropout is not None:
         edges = torch.argsort(graph.pair).view(graph.num_receivers, graph.num_senders)
         weights = weights * dropout_scale(dropout, edges, weights.shape[-1], wide)

@@ -1,0 +1,250 @@
+"""The command line: graphattn list | run | report | bench | data."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from graphattn import experiment
+from graphattn.data import manifest as manifests
+from graphattn.experiment import Experiment
+
+app = typer.Typer(
+    help=(
+        "Attention over graphs and layers: benchmarks, tables and pictures.\n\n"
+        "A first run, with no data and no network:  graphattn run digits/gat --seeds 3\n\n"
+        "The GAT paper's number on Cora:            graphattn run cora/gat"
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="The data sets: what they are, whether their files are here and whole.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+console = Console()
+
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder to look for data in first, laid out as FOLDER/NAME/<official file names>."),
+]
+Runs = Annotated[Path, typer.Option(help="Folder for checkpoints, curves and results of the runs.")]
+
+
+@app.command("list")
+def list_experiments() -> None:
+    """The experiments there are, the published number and ours."""
+    from graphattn import report
+
+    console.print(report.overview([experiment.load(name) for name in experiment.names()]))
+
+
+@app.command()
+def run(
+    name: Annotated[str, typer.Argument(help="An experiment, such as cora/gat; see `graphattn list`.")],
+    seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, from 0; default: the definition's.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
+    data: DataFolder = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change the definition, e.g. --set train.lr=0.01 --set model.heads=4."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Seeds side by side; default: one a core (one on a GPU).")
+    ] = None,
+    runs: Runs = Path("runs"),
+    fresh: Annotated[bool, typer.Option(help="Forget earlier runs of this definition and begin again.")] = False,
+    record: Annotated[bool, typer.Option(help="Write the result beside the definition in experiments/.")] = False,
+) -> None:
+    """Train an experiment over its seeds and print mean and spread next to the published number.
+
+    Seeds that are done are not run again, and a run that was killed goes on where it was: repeat the command.
+    """
+    with _clear_errors():
+        definition = experiment.load(name, set_ or [])
+        if record and (set_ or seeds):
+            raise ValueError("--record is for the definition as it stands: leave out --set and --seeds, or change it")
+        if seeds is not None:
+            definition = replace(definition, run=replace(definition.run, seeds=seeds))
+        result, failed = _run(definition, device, data, workers, runs, fresh)
+        if record:
+            _record(definition, result)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    names: Annotated[list[str] | None, typer.Argument(help="Experiments to draw; default: only the tables.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for pictures and the HTML page.")] = Path("report"),
+    data: DataFolder = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Rebuild experiments/RESULTS.md from the recorded JSON; with names, also draw their runs.
+
+    For each named experiment that has been run here: its table row, the learning curves and, for attention models,
+    the attention on a neighbourhood and the t-SNE picture of the hidden features, as PNG and SVG and together in one
+    self-contained page, report.html. Nothing is trained.
+    """
+    from graphattn import report as reports
+
+    with _clear_errors():
+        if not names:
+            path = reports.write_results(experiment.FOLDER)
+            console.print(f"wrote {path}")
+            return
+        definitions = [experiment.load(name) for name in names]
+        page = reports.write_page(definitions, runs, out, data)
+        console.print(f"wrote {page}")
+
+
+@app.command()
+def bench(
+    out: Annotated[Path | None, typer.Option(help="CSV to append the rows to.")] = None,
+    data: DataFolder = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    repeats: Annotated[int, typer.Option(min=5, help="Timed epochs of each contestant.")] = 50,
+) -> None:
+    """Time a GAT epoch on Cora (training step and evaluation) against PyG's layers, eager and compiled.
+
+    All contestants run interleaved in this one process; rows hold p20, p50 and p80.
+    """
+    from graphattn import bench as benches
+
+    with _clear_errors():
+        rows = benches.cora_epoch(data, device, repeats)
+        console.print(benches.table(rows))
+        if out is not None:
+            benches.append(rows, out)
+            console.print(f"appended {len(rows)} rows to {out}")
+
+
+@data_app.command("list")
+def data_list(data: DataFolder = None) -> None:
+    """The data sets, their sizes, splits and licences."""
+    from graphattn import report
+
+    console.print(report.data_sets([manifests.read(name) for name in manifests.names()]))
+
+
+@data_app.command("check")
+def data_check(
+    names: Annotated[list[str] | None, typer.Argument(help="Data sets; default: all.")] = None,
+    data: DataFolder = None,
+) -> None:
+    """Find each set's files (downloading those that are nowhere), check their sums, load the set and check its sizes."""
+    from graphattn.data import load
+
+    wrong = 0
+    for name in names or manifests.names():
+        try:
+            loaded = load(name, folder=data)
+        except (ValueError, OSError, ImportError) as error:
+            wrong += 1
+            console.print(f"{name}: {error}", style="red", markup=False, highlight=False)
+        else:
+            console.print(
+                f"{name}: {loaded.num_nodes} nodes, {loaded.edge_index.shape[1]} edges, {loaded.num_features} features, "
+                f"{loaded.num_classes} classes; {loaded.train.numel()} train, {loaded.val.numel()} validate, "
+                f"{loaded.test.numel()} are tested"
+            )
+    if wrong:
+        raise typer.Exit(1)
+
+
+@data_app.command("pin")
+def data_pin(name: Annotated[str, typer.Argument(help="A data set.")], data: DataFolder = None) -> None:
+    """Print the sums of a set's files as they are here, to paste into its manifest once you trust them."""
+    with _clear_errors():
+        for file, digest in manifests.pins(name, data).items():
+            console.print(f"{file}: {digest}", highlight=False)
+
+
+def _run(
+    definition: Experiment, device: str, data: Path | None, workers: int | None, runs: Path, fresh: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Run the seeds with a progress bar, save the summary in their folder, print the table."""
+    import shutil
+
+    import torch
+
+    from graphattn import report
+    from graphattn.training import Job, run_seeds, summary
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device is {device!r}: needed cpu, cuda or auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda', but torch sees no GPU: use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    folder = runs / definition.name / definition.key()
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(workers or (cores if device == "cpu" else 1), definition.run.seeds)
+    jobs = [
+        Job(definition, seed, folder, data, device, threads=max(1, cores // workers))
+        for seed in range(definition.run.seeds)
+    ]
+    finished = []
+    with _progress() as progress:
+        bar = progress.add_task(definition.name, total=len(jobs), note="")
+        for done in run_seeds(jobs, workers):
+            finished.append(done)
+            if done.error:
+                progress.console.print(f"seed {done.seed} failed: {done.error}", style="red", markup=False)
+            accuracies = [f.result["test_accuracy"] for f in finished if f.result]
+            note = f"test accuracy {report.mean_and_spread(accuracies)}" if accuracies else ""
+            progress.update(bar, advance=1, note=note)
+    result = summary(definition, finished, folder, device)
+    experiment.save(result, folder / "result.json")
+    console.print(report.comparison([(definition, result)]))
+    console.print(f"runs in {folder}", highlight=False)
+    return result, result["failed"]
+
+
+def _record(definition: Experiment, result: dict[str, Any]) -> None:
+    from graphattn import report
+
+    if result["failed"]:
+        raise ValueError(f"not recorded: seeds {', '.join(result['failed'])} failed; repeat the command first")
+    folder = experiment.FOLDER / definition.name
+    source = experiment.definition(definition.name)
+    if source.resolve() != (folder / "definition.toml").resolve():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "definition.toml").write_bytes(source.read_bytes())
+    experiment.save(result, folder / "result.json")
+    console.print(f"recorded in {folder / 'result.json'}; {report.write_results(experiment.FOLDER)} is up to date")
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    return Progress(*columns, console=console)
+
+
+class _clear_errors:  # noqa: N801 - reads as a context manager
+    """What users can mend is one line on stderr and exit code 2; anything else keeps its traceback."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            print("\nstopped: repeat the command to go on from here", file=sys.stderr)
+            raise typer.Exit(130) from error
+        if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and not isinstance(error, typer.Exit):
+            print(f"graphattn: {error}", file=sys.stderr)
+            raise typer.Exit(2) from error

@@ -1,0 +1,179 @@
+"""Node-classification data: one graph, one label a node, ready to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphattn.conv.sparse_linear import SparseFeatures
+from graphattn.data import digits, npz, planetoid
+from graphattn.data import manifest as manifests
+from graphattn.data.manifest import Manifest
+from graphattn.data.raw import Array, Csr, RawGraph
+from graphattn.data.splits import choose
+
+
+@dataclass(frozen=True, eq=False)
+class NodeData:
+    """N nodes with F features and one of C labels each, E directed edges, and who trains, validates and is tested.
+
+    `edge_index` is sorted by sender, then receiver; it holds both directions of each edge, no duplicate, no self-loop.
+    The 15 nodes of Citeseer without label have y = 0, as in the authors' code and PyG, and are in none of the sets.
+    """
+
+    name: str
+    x: Tensor | SparseFeatures  # [N, F] float32
+    edge_index: Tensor  # [2, E] int64, senders then receivers
+    y: Tensor  # [N] int64
+    train: Tensor  # node ids, int64, ascending
+    val: Tensor
+    test: Tensor
+    num_classes: int
+
+    @property
+    def num_nodes(self) -> int:
+        return self.y.numel()
+
+    @property
+    def num_features(self) -> int:
+        return int(self.x.shape[1])
+
+    def to(self, device: torch.device | str) -> NodeData:
+        """The same data on another device."""
+        moved = {key: getattr(self, key).to(device) for key in ("x", "edge_index", "y", "train", "val", "test")}
+        return replace(self, **moved)
+
+    def to_pyg(self) -> Data:
+        """As PyG's `Data`, with dense features and boolean masks."""
+        masks = {}
+        for part in ("train", "val", "test"):
+            mask = torch.zeros(self.num_nodes, dtype=torch.bool, device=self.y.device)
+            mask[getattr(self, part)] = True
+            masks[f"{part}_mask"] = mask
+        x = self.x if isinstance(self.x, Tensor) else self.x.to_dense()
+        return Data(x=x, edge_index=self.edge_index, y=self.y, **masks)
+
+
+_READERS: dict[str, Callable[[Manifest, Mapping[str, Path]], RawGraph]] = {
+    "planetoid": planetoid.read,
+    "gnn-benchmark": npz.read_gnn_benchmark,
+    "heterophilous": npz.read_heterophilous,
+    "digits": digits.read,
+}
+
+
+def load(
+    name: str | Path,
+    *,
+    split: str | None = None,
+    seed: int = 0,
+    row_normalise: bool | None = None,
+    dense: bool = False,
+    folder: Path | None = None,
+) -> NodeData:
+    """Load the data set called `name` (see `names()`), or the one that a manifest of your own (a .toml path) describes.
+
+    Args:
+        split: `public`, `random`, `full` or `fixed`, as far as the set has it; default: the manifest's.
+        seed: draws the random split; chooses the fixed one (`seed` modulo their number).
+        row_normalise: scale each node's features to sum 1, all-zero rows excepted; default: the manifest's.
+        dense: hand out a plain tensor even where most features are zero.
+        folder: where to look for the files first, laid out as FOLDER/NAME/<official file names>.
+
+    Raises:
+        ValueError: an unknown set or split; a truncated or altered file; sizes, indices or features that are wrong.
+        FileNotFoundError: a file that is neither at hand nor downloadable.
+    """
+    manifest = manifests.read(name)
+    split = manifest.default_split if split is None else split
+    manifests.one_of(split, manifest.splits, f"split of {manifest.name}")
+    raw = _READERS[manifest.format](manifest, manifests.locate(manifest, folder))
+    _check_sizes(manifest, raw)
+    edge_index = _clean(raw, manifest)
+    labels = torch.from_numpy(raw.labels)
+    chosen = choose(split, raw.given, labels, manifest.splits[split], seed, manifest.name)
+    if row_normalise is None:
+        row_normalise = manifest.row_normalise
+    return NodeData(
+        name=manifest.name,
+        x=_features(raw.features, manifest, row_normalise, dense),
+        edge_index=edge_index,
+        y=labels.clamp(min=0),
+        train=chosen.train,
+        val=chosen.val,
+        test=chosen.test,
+        num_classes=manifest.sizes.classes,
+    )
+
+
+def _check_sizes(manifest: Manifest, raw: RawGraph) -> None:
+    needed = manifest.sizes
+    if len(raw.features.shape) != 2 or raw.labels.shape != raw.features.shape[:1]:
+        raise ValueError(
+            f"{manifest.name}: features have shape {raw.features.shape} and labels {raw.labels.shape}; needed "
+            f"[{needed.nodes}, {needed.features}] and [{needed.nodes}]"
+        )
+    if raw.labels.min(initial=0) < -1:
+        raise ValueError(f"{manifest.name}: a label is {raw.labels.min()}, needed 0 to {needed.classes - 1}")
+    _same(manifest.name, "nodes", raw.features.shape[0], needed.nodes)
+    _same(manifest.name, "features", raw.features.shape[1], needed.features)
+    _same(manifest.name, "classes", int(raw.labels.max(initial=-1)) + 1, needed.classes)
+    values = raw.features.values if isinstance(raw.features, Csr) else raw.features
+    wrong = ~np.isfinite(values)
+    if wrong.any():
+        rows = raw.features.rows if isinstance(raw.features, Csr) else np.arange(len(values))[:, None] + 0 * wrong
+        raise ValueError(
+            f"{manifest.name}: {int(wrong.sum())} feature values are NaN or infinite, the first at node "
+            f"{int(rows[wrong][0])}; needed finite numbers. Repair the file and pin it again"
+        )
+
+
+def _same(name: str, what: str, found: int, needed: int) -> None:
+    if found != needed:
+        raise ValueError(f"{name}: found {found} {what}, needed {needed} (the manifest's [sizes])")
+
+
+def _clean(raw: RawGraph, manifest: Manifest) -> Tensor:
+    """Both directions of every edge once, no self-loops, sorted by sender, then receiver."""
+    num_nodes = manifest.sizes.nodes
+    ends = np.concatenate([raw.senders, raw.receivers])
+    if len(ends) and (ends.min() < 0 or ends.max() >= num_nodes):
+        wrong = ends.min() if ends.min() < 0 else ends.max()
+        raise ValueError(f"{manifest.name}: an edge ends at node {wrong}, needed 0 to {num_nodes - 1}")
+    others = np.concatenate([raw.receivers, raw.senders])
+    keys = np.unique((ends * num_nodes + others)[ends != others])
+    if manifest.sizes.edges is not None:
+        _same(manifest.name, "directed edges", len(keys), manifest.sizes.edges)
+    return torch.from_numpy(np.stack([keys // num_nodes, keys % num_nodes]))
+
+
+def _features(features: Csr | Array, manifest: Manifest, row_normalise: bool, dense: bool) -> Tensor | SparseFeatures:
+    sparse = manifest.sparse and not dense
+    if isinstance(features, Csr):
+        values = _scaled(features.values, features.rows, features.shape[0], manifest.binary, row_normalise)
+        held = SparseFeatures.from_csr(
+            torch.from_numpy(features.ptr),
+            torch.from_numpy(features.columns),
+            torch.from_numpy(values),
+            features.shape[1],
+        )
+        return held if sparse else held.to_dense()
+    if sparse:
+        return _features(Csr.from_dense(features), manifest, row_normalise, dense)
+    rows = np.broadcast_to(np.arange(len(features))[:, None], features.shape)
+    return torch.from_numpy(_scaled(features, rows, len(features), manifest.binary, row_normalise))
+
+
+def _scaled(values: Array, rows: Array, num_rows: int, binary: bool, row_normalise: bool) -> Array:
+    """float32; counts become 0/1 if `binary`; each row sums to 1 if `row_normalise` (rows that sum to 0 become 0)."""
+    values = np.where(values > 0, 1, values) if binary else values
+    if row_normalise:
+        sums = np.bincount(rows.ravel(), weights=values.ravel(), minlength=num_rows)
+        values = values * np.divide(1, sums, out=np.zeros_like(sums), where=sums != 0)[rows]
+    return values.astype(np.float32)

@@ -1,0 +1,235 @@
+"""Manifests: one TOML file a data set, in `datasets/`, read into frozen dataclasses; and the files they pin.
+
+    title, licence, citation, source      for people
+    format                                which reader: planetoid, gnn-benchmark, heterophilous or digits
+    folder                                where the files lie under a data folder (default: the set's name)
+    sparse, row_normalise, binary         how features are handed out: mostly zeros; rows scaled to sum 1; counts as 0/1
+    default_split, [splits.NAME]          the splits there are, with their numbers
+    [sizes]                               nodes, directed edges after cleaning, features, classes: checked on loading
+    [[files]]                             name, url and a pin
+
+Files are looked for in FOLDER/NAME/ for the folder given (`--data`), then for the environment variable GRAPHATTN_DATA,
+and are else downloaded once into pooch's cache. Wherever a file comes from, it is used only if it has the pinned sum:
+
+- `sha256`, of the file, for pickles: a pickle can run code, so nothing else is ever unpickled.
+- `content_sha256`, for `.npz`: SHA-256 over name, dtype, shape and bytes of each array in `arrays`, names in order.
+  The same arrays exist in several zips (repacked, other compression), whose bytes say nothing about the content.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from graphattn.data.pinned import PinnedFile
+from graphattn.data.splits import SplitRecipe
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits")
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+_FOLDERS = (_PACKAGE / "_datasets", _PACKAGE.parent / "datasets")  # an installed wheel, a checkout
+
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a set must have. `edges` counts directed edges, without duplicates and self-loops; absent: not checked."""
+
+    nodes: int
+    features: int
+    classes: int
+    edges: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One data set, as its TOML file describes it (keys: top of this file); `path` is that file."""
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    source: str
+    format: str
+    default_split: str
+    sizes: Sizes
+    splits: Mapping[str, SplitRecipe]
+    folder: str
+    files: tuple[PinnedFile, ...] = ()
+    sparse: bool = False
+    row_normalise: bool = False
+    binary: bool = False
+    path: Path = field(default=Path(), compare=False)
+
+
+def names() -> list[str]:
+    """The data sets there are, in alphabetical order."""
+    return sorted(path.stem for path in _folder().glob("*.toml"))
+
+
+def read(name: str | Path) -> Manifest:
+    """The manifest called `name`; a path that ends in .toml reads a manifest of your own.
+
+    Raises:
+        ValueError: an unknown name, key or split, or a value of the wrong type.
+    """
+    if str(name).endswith(".toml"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"there is no manifest {path}: needed a TOML file, or one of {', '.join(names())}")
+    else:
+        path = _folder() / f"{one_of(str(name), names(), 'data set')}.toml"
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no valid TOML: {error}") from error
+    return _manifest(table, path)
+
+
+def files(manifest: Manifest, folder: Path | None = None) -> dict[str, Path]:
+    """Where each file of the set is, found or downloaded, its sum checked.
+
+    Raises:
+        FileNotFoundError: a file is nowhere and cannot be downloaded.
+        ValueError: a file is truncated, altered or not pinned.
+    """
+    paths = locate(manifest, folder)
+    for file in manifest.files:
+        file.check(paths[file.name])
+    return paths
+
+
+def locate(manifest: Manifest, folder: Path | None = None) -> dict[str, Path]:
+    """As `files`, sums not yet checked: readers do that on what they read."""
+    return {file.name: _locate(manifest, file, folder) for file in manifest.files}
+
+
+def pins(name: str | Path, folder: Path | None = None) -> dict[str, str]:
+    """The sums that the files at hand have, by file name: what to paste into the manifest if you trust these copies."""
+    manifest = read(name)
+    paths = locate(manifest, folder)
+    return {file.name: file.digest(paths[file.name]) for file in manifest.files}
+
+
+def one_of(value: str, allowed: Iterable[str], what: str) -> str:
+    """`value` if it is allowed; else a ValueError with the value, those allowed and the nearest of them."""
+    allowed = list(allowed)
+    if value in allowed:
+        return value
+    near = difflib.get_close_matches(value, allowed, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"unknown {what} {value!r}: {hint}there are {', '.join(allowed)}")
+
+
+def _folder() -> Path:
+    for folder in _FOLDERS:
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"no folder with manifests: looked for {' and '.join(str(folder) for folder in _FOLDERS)}; reinstall graphattn"
+    )
+
+
+def _manifest(table: dict[str, Any], path: Path) -> Manifest:
+    where = str(path)
+    sizes = _record(Sizes, table.pop("sizes", {}), f"{where}, [sizes]")
+    listed = table.pop("splits", {})
+    if not isinstance(listed, dict) or not listed:
+        raise ValueError(f"{where}: needed at least one table [splits.NAME]")
+    splits = {key: _record(SplitRecipe, recipe, f"{where}, [splits.{key}]") for key, recipe in listed.items()}
+    listed = table.pop("files", [])
+    if not isinstance(listed, list):
+        raise ValueError(f"{where}: `files` must be a list of tables [[files]]")
+    pinned = tuple(_record(PinnedFile, entry, f"{where}, [[files]]") for entry in listed)
+    for key in ("name", "path"):
+        if key in table:
+            raise ValueError(f"{where}: unknown key {key!r}; a set is called after its file")
+    manifest = _record(
+        Manifest,
+        {"folder": path.stem, **table},
+        where,
+        name=path.stem,
+        sizes=sizes,
+        splits=splits,
+        files=pinned,
+        path=path,
+    )
+    if Path(manifest.folder).name != manifest.folder or manifest.folder in ("", ".", ".."):
+        raise ValueError(f"{where}: folder {manifest.folder!r}; needed a plain name")
+    one_of(manifest.format, FORMATS, f"format in {where}:")
+    one_of(manifest.default_split, splits, f"default_split in {where}:")
+    return manifest
+
+
+def _record(kind: type[_Record], table: Any, where: str, **ready: Any) -> _Record:
+    """A frozen dataclass from a TOML table: unknown keys, missing keys and wrong types are errors."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{where}: found {table!r}, needed a table")
+    hints = typing.get_type_hints(kind)
+    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        one_of(key, [name for name in known if name not in ready], f"key in {where}:")
+        values[key] = _typed(value, hints[key], f"{where}: {key}")
+    for name, entry in known.items():
+        if name not in values and name not in ready and entry.default is entry.default_factory is MISSING:
+            raise ValueError(f"{where}: the key {name!r} is missing")
+    try:
+        return kind(**values, **ready)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise ValueError(f"{where} is {value!r}, needed a list of strings")
+        return tuple(value)
+    if type(value) not in kinds:
+        raise ValueError(f"{where} is {value!r}, needed {' or '.join(kind.__name__ for kind in kinds)}")
+    if type(value) is int and value < 0:
+        raise ValueError(f"{where} is {value}, needed a number that is not negative")
+    return value
+
+
+def _locate(manifest: Manifest, file: PinnedFile, folder: Path | None) -> Path:
+    looked = []
+    for root, origin in ((folder, "--data"), (os.environ.get("GRAPHATTN_DATA"), "GRAPHATTN_DATA")):
+        if root:
+            path = Path(root) / manifest.folder / file.name
+            if path.is_file():
+                return path
+            looked.append(f"{path} ({origin})")
+    try:
+        return _download(manifest, file)
+    except (OSError, ImportError) as error:
+        looked = looked or ["no folder (neither --data nor GRAPHATTN_DATA is set)"]
+        raise FileNotFoundError(
+            f"data set {manifest.name}: the file {file.name} is not here. Looked for {', '.join(looked)}; "
+            f"downloading {file.url} failed: {type(error).__name__}: {error}. Ways out: put the file into "
+            f"FOLDER/{manifest.folder}/ and name FOLDER by --data or the environment variable GRAPHATTN_DATA; "
+            f"connect to the network; or use the embedded set `digits`, which needs no file"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"data set {manifest.name}, {file.url}: {error}") from error
+
+
+def _download(manifest: Manifest, file: PinnedFile) -> Path:
+    import pooch
+
+    known = f"sha256:{file.sha256}" if file.sha256 else None
+    cache = Path(pooch.os_cache("graphattn")) / manifest.folder
+    return Path(pooch.retrieve(file.url, known_hash=known, fname=file.name, path=cache, progressbar=True))

@@ -1,0 +1,183 @@
+"""What an experiment is: frozen dataclasses, read from TOML, saved as JSON beside it with the result.
+
+    [data]   which set and split          [model]  name and options of one of MODELS
+    [train]  how it is trained            [run]    how many seeds
+    [paper]  the published number, if any
+
+An unknown key or value is an error. Definitions lie in `experiments/<name>/definition.toml`; `cora/gat` is a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import os
+import sys
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from graphattn.models import MODELS
+from graphattn.record import one_of, record, typed
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path("experiments")  # of the working directory: a checkout's own, else made by the first recorded run
+_PACKAGE = Path(__file__).resolve().parent
+_SHIPPED = (_PACKAGE / "_experiments", _PACKAGE.parent / "experiments")  # an installed wheel, a checkout
+
+
+@dataclass(frozen=True)
+class Data:
+    """Arguments of `data.load`; `seed` is each run's own."""
+
+    name: str
+    split: str | None = None
+    row_normalise: bool | None = None
+    dense: bool = False
+
+
+@dataclass(frozen=True)
+class Model:
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Adam on full batches, and when it ends.
+
+    weight_decay is the L2 penalty added to the gradient (Adam's), on `decay`: all parameters, the weights without
+    biases, or the parameters of the first layer. `stop` is a rule of `training.stopping`.
+    """
+
+    lr: float = 0.01
+    weight_decay: float = 5e-4
+    decay: Literal["all", "weights", "first"] = "weights"
+    epochs: int = 200
+    stop: Literal["none", "gat", "window", "second-half"] = "none"
+    patience: int = 100
+    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+
+    def __post_init__(self) -> None:
+        for name, least in (("lr", 0.0), ("weight_decay", 0.0), ("epochs", 0), ("patience", 1)):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < least:
+                raise ValueError(f"{name} is {value}, needed a finite number of at least {least}")
+
+
+@dataclass(frozen=True)
+class Run:
+    seeds: int = 10
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1:
+            raise ValueError(f"seeds is {self.seeds}, needed at least 1")
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The published test accuracy in percent, its spread where given, and where it stands."""
+
+    mean: float
+    source: str
+    std: float | None = None
+
+
+@dataclass(frozen=True)
+class Experiment:
+    name: str
+    title: str
+    data: Data
+    model: Model
+    train: Train
+    run: Run
+    paper: Paper | None = None
+
+    def key(self) -> str:
+        """Eight hex digits that change with anything that changes a seed's numbers."""
+        parts = json.dumps([asdict(self.data), asdict(self.model), asdict(self.train)], sort_keys=True)
+        return hashlib.sha256(parts.encode()).hexdigest()[:8]
+
+
+def names() -> list[str]:
+    """The experiments there are: those of ./experiments and those that came with the package."""
+    found = set()
+    for folder in (FOLDER, *_SHIPPED):
+        found |= {path.parent.relative_to(folder).as_posix() for path in folder.rglob("definition.toml")}
+    return sorted(found)
+
+
+def load(name: str, overrides: Iterable[str] = ()) -> Experiment:
+    """The experiment called `name`, with overrides such as "train.lr=0.01" or "model.heads=4" put in.
+
+    Raises:
+        ValueError: an unknown experiment, key or value.
+    """
+    path = definition(name)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no valid TOML: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    return from_table(name, table, str(path))
+
+
+def definition(name: str) -> Path:
+    """Where the experiment is defined: ./experiments first, then the package's own."""
+    one_of(name, names(), "experiment")
+    return next(path for folder in (FOLDER, *_SHIPPED) if (path := folder / name / "definition.toml").is_file())
+
+
+def from_table(name: str, table: Mapping[str, Any], where: str) -> Experiment:
+    """An Experiment from a TOML table or the `definition` of a result."""
+    table = {key: value for key, value in table.items() if key != "name"}
+    sections = {"data": Data, "train": Train, "run": Run, "paper": Paper}
+    ready: dict[str, Any] = {"name": name, "model": _model(table.pop("model", {}), where)}
+    for key, kind in sections.items():
+        if table.get(key) is not None or key != "paper":
+            ready[key] = record(kind, table.get(key, {}), f"{where}, [{key}]")
+        table.pop(key, None)
+    return record(Experiment, table, where, **ready)
+
+
+def save(result: Mapping[str, Any], path: Path) -> None:
+    """Write JSON whole and rename it into place, so that no reader meets half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _model(table: Any, where: str) -> Model:
+    if not isinstance(table, Mapping) or "name" not in table:
+        raise ValueError(f"{where}, [model]: the key 'name' is missing; there are {', '.join(MODELS)}")
+    options = dict(table.get("options", {})) | {k: v for k, v in table.items() if k not in ("name", "options")}
+    builder = MODELS[one_of(table["name"], MODELS, f"model in {where}:")]
+    hints = typing.get_type_hints(builder.__init__ if inspect.isclass(builder) else builder)
+    taken = [p.name for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for key, value in options.items():
+        one_of(key, taken, f"option of model {table['name']} in {where}:")
+        options[key] = typed(value, hints[key], f"{where}, [model]: {key}")
+    return Model(table["name"], options)
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    key, sign, text = override.partition("=")
+    section, dot, entry = key.strip().partition(".")
+    if not sign or not dot:
+        raise ValueError(f"--set {override!r}: needed SECTION.KEY=VALUE, for example train.lr=0.01")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()  # a bare word is a string
+    one_of(section, ("data", "model", "train", "run"), f"section in --set {override!r}:")
+    table.setdefault(section, {})[entry] = value

@@ -1,0 +1,207 @@
+"""Many seeds of one experiment: each a run of its own in its own folder, side by side in processes, and their summary.
+
+    runs/<experiment>/<key>/seed-<k>/   last.pt (while it runs), best.pt, metrics.csv, result.json
+    runs/<experiment>/<key>/result.json the summary of all seeds
+
+`key` is a hash of the definition, so results of different definitions never mix. A seed that has its result.json is
+not run again, one that was killed goes on from last.pt, one that failed is reported and the others count.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric, seed_everything
+from torch import nn
+
+from graphattn import data
+from graphattn.experiment import Experiment, Train, save
+from graphattn.models import MODELS
+from graphattn.training import stopping
+from graphattn.training.fit import Outcome, fit
+from graphattn.training.provenance import provenance
+from graphattn.training.tasks import NodeClassification
+
+CURVE_POINTS = 200  # of the first seed's learning curve, kept in the summary
+
+
+@dataclass(frozen=True)
+class Job:
+    """One seed of an experiment, and where it runs."""
+
+    experiment: Experiment
+    seed: int
+    folder: Path  # of the experiment's runs: runs/<experiment>/<key>
+    data_folder: Path | None = None
+    device: str = "auto"
+    threads: int = 1
+    checkpoint_every: float = 10.0
+
+    @property
+    def seed_folder(self) -> Path:
+        return self.folder / f"seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A seed's result (see `run_seed`), or the error that ended it."""
+
+    seed: int
+    result: dict[str, Any] | None
+    error: str | None = None
+
+
+def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row: None) -> dict[str, Any]:
+    """Train one seed from the beginning or from where it was killed; its measures, epochs and seconds.
+
+    Raises:
+        whatever loading, building or training raises; nothing of the seed is lost then.
+    """
+    done = job.seed_folder / "result.json"
+    if done.exists():
+        return json.loads(done.read_text(encoding="utf-8"))
+    torch.set_num_threads(job.threads)
+    model, loaded, fabric = prepared(job)
+    train = job.experiment.train
+    outcome = fit(
+        model,
+        NodeClassification(loaded),
+        _optimizer(model, train),
+        stopping.rule(train.stop, train.patience, train.epochs),
+        fabric=fabric,
+        epochs=train.epochs,
+        folder=job.seed_folder,
+        checkpoint_every=job.checkpoint_every,
+        on_epoch=on_epoch,
+    )
+    _write_csv(outcome, job.seed_folder / "metrics.csv")
+    result = {
+        "seed": job.seed,
+        **outcome.measures,
+        "best_epoch": outcome.best_epoch,
+        "epochs": outcome.epochs,
+        "seconds": round(outcome.seconds, 3),
+    }
+    save(result, done)
+    (job.seed_folder / "last.pt").unlink(missing_ok=True)
+    return result
+
+
+def prepared(job: Job) -> tuple[nn.Module, data.NodeData, Fabric]:
+    """The freshly initialised model, the data on the device, and Fabric, all as the seed has them."""
+    seed_everything(job.seed, verbose=False)
+    definition = job.experiment
+    fabric = Fabric(accelerator=job.device, devices=1, precision=definition.train.precision)
+    loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
+    build = MODELS[definition.model.name]
+    return build(loaded.num_features, loaded.num_classes, **definition.model.options), loaded, fabric
+
+
+def run_seeds(jobs: list[Job], workers: int) -> Iterator[Finished]:
+    """Run the jobs in `workers` processes and yield each as it ends. A seed whose process dies is tried once more."""
+    strikes: Counter[int] = Counter()
+    waiting = {job.seed: job for job in jobs}
+    while waiting:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            futures = {pool.submit(run_seed, job): job.seed for job in waiting.values()}
+            try:
+                for future in as_completed(futures):
+                    yield _finished(future, futures[future])
+                    del waiting[futures[future]]
+            except BrokenProcessPool:
+                # The pool cannot say whose process died: all that had begun and not ended are suspects.
+                begun = [seed for seed, job in waiting.items() if job.seed_folder.exists()]
+                strikes.update(begun or waiting)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        for seed in [seed for seed in waiting if strikes[seed] == 2]:
+            del waiting[seed]
+            yield Finished(seed, None, "its process died twice (killed, or out of memory): fewer --workers may help")
+
+
+def _finished(future: Future[dict[str, Any]], seed: int) -> Finished:
+    error = future.exception()
+    if isinstance(error, BrokenProcessPool):
+        raise error
+    if error is None:
+        return Finished(seed, future.result())
+    return Finished(seed, None, "".join(traceback.format_exception_only(error)).strip())
+
+
+def summary(experiment: Experiment, finished: Iterable[Finished], folder: Path, device: str) -> dict[str, Any]:
+    """All that a table needs, as JSON: the definition, mean and unbiased spread of each measure, each seed, provenance.
+
+    Raises:
+        RuntimeError: no seed ended well.
+    """
+    ordered = sorted(finished, key=lambda f: f.seed)
+    rows = [f.result for f in ordered if f.result is not None]
+    failed = {str(f.seed): f.error for f in ordered if f.error is not None}
+    if not rows:
+        raise RuntimeError(f"no seed of {experiment.name} ended well: {failed}")
+    measures = [name for name in rows[0] if name not in ("seed", "best_epoch")]
+    return {
+        "definition": asdict(experiment),
+        "result": {name: _spread([row[name] for row in rows]) for name in measures},
+        "seeds": rows,
+        "failed": failed,
+        "curve": _curve(folder / f"seed-{rows[0]['seed']}" / "metrics.csv"),
+        **provenance(device),
+    }
+
+
+def _optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
+    """Adam with L2 on the parameters that `train.decay` names; None for a model without parameters."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        return None
+    decayed = {
+        "all": lambda name, p: True,
+        "weights": lambda name, p: not name.endswith("bias"),
+        "first": lambda name, p: name.startswith("layers.0."),
+    }[train.decay]
+    groups = [
+        {"params": [p for name, p in named if decayed(name, p)], "weight_decay": train.weight_decay},
+        {"params": [p for name, p in named if not decayed(name, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.Adam([group for group in groups if group["params"]], lr=train.lr)
+
+
+def _spread(values: list[float]) -> dict[str, float | None]:
+    numbers = torch.tensor(values, dtype=torch.float64)
+    std = float(numbers.std()) if len(values) > 1 else None
+    return {"mean": float(numbers.mean()), "std": std, "min": min(values), "max": max(values)}
+
+
+def _write_csv(outcome: Outcome, path: Path) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with part.open("w", newline="", encoding="utf-8") as file:
+        if outcome.history:
+            writer = csv.DictWriter(file, list(outcome.history[0]))
+            writer.writeheader()
+            writer.writerows(outcome.history)
+    part.replace(path)
+
+
+def _curve(path: Path) -> list[dict[str, float]]:
+    """The learning curve in at most CURVE_POINTS evenly spaced epochs, rounded to what a plot shows."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    step = max(1, -(-len(rows) // CURVE_POINTS))
+    return [{name: round(float(value), 4) for name, value in row.items()} for row in rows[::step]]

@@ -1,0 +1,79 @@
+"""When training stops, and which epoch's parameters are kept. Both look at validation data only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+
+class Verdict(NamedTuple):
+    keep: bool  # these parameters are the best so far
+    stop: bool
+
+
+class Rule(Protocol):
+    """Sees each epoch's validation loss and accuracy, in order. Its attributes are its whole state."""
+
+    def update(self, loss: float, accuracy: float) -> Verdict: ...
+
+
+@dataclass
+class Gat:
+    """The GAT authors' rule: patience starts again if either measure is at least as good as its best so far, the
+    parameters are kept only if both are, and `patience` epochs in a row without either end the run.
+    """
+
+    patience: int
+    best_loss: float = float("inf")
+    best_accuracy: float = 0.0
+    waited: int = 0
+
+    def update(self, loss: float, accuracy: float) -> Verdict:
+        lower, higher = loss <= self.best_loss, accuracy >= self.best_accuracy
+        self.best_loss, self.best_accuracy = min(loss, self.best_loss), max(accuracy, self.best_accuracy)
+        self.waited = 0 if lower or higher else self.waited + 1
+        return Verdict(keep=lower and higher, stop=self.waited >= self.patience)
+
+
+@dataclass
+class Window:
+    """Stop when the loss is above the mean of the `patience` losses before it; keep the lowest loss.
+
+    `first` epochs pass before it may stop: PyG's citation benchmark passes half of them.
+    """
+
+    patience: int
+    first: int = 0
+    best_loss: float = float("inf")
+    losses: list[float] = field(default_factory=list)
+
+    def update(self, loss: float, accuracy: float) -> Verdict:
+        recent = self.losses[-self.patience :]
+        self.losses.append(loss)
+        keep = loss < self.best_loss
+        self.best_loss = min(loss, self.best_loss)
+        full = len(recent) == self.patience and len(self.losses) > self.first
+        return Verdict(keep, stop=full and loss > sum(recent) / self.patience)
+
+
+@dataclass
+class Never:
+    """Run all epochs; keep the lowest loss."""
+
+    best_loss: float = float("inf")
+
+    def update(self, loss: float, accuracy: float) -> Verdict:
+        keep = loss < self.best_loss
+        self.best_loss = min(loss, self.best_loss)
+        return Verdict(keep, stop=False)
+
+
+def rule(name: str, patience: int, epochs: int) -> Rule:
+    """`none`, `gat`, `window` (Kipf and Welling's), or `second-half` (PyG's benchmark: a window, after half)."""
+    if name == "gat":
+        return Gat(patience)
+    if name == "window":
+        return Window(patience)
+    if name == "second-half":
+        return Window(patience, first=epochs // 2)
+    return Never()

@@ -1,0 +1,57 @@
+"""What a model is asked to do: a training loss and measures, on one data set. The loop in `fit` knows no more."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from graphattn.data import NodeData
+
+
+class Task(Protocol):
+    """`measures` are floats; those named val_loss and val_accuracy steer the stopping rule."""
+
+    def loss(self, model: nn.Module) -> Tensor: ...
+
+    def measures(self, model: nn.Module) -> dict[str, float]: ...
+
+
+class NodeClassification:
+    """Transductive: every node is seen, the training nodes' labels too. Accuracies are in percent."""
+
+    def __init__(self, data: NodeData) -> None:
+        self.data = data
+
+    def loss(self, model: nn.Module) -> Tensor:
+        """Cross-entropy on the training nodes."""
+        train = self.data.train
+        return F.cross_entropy(self._logits(model)[train], self.data.y[train])
+
+    @torch.no_grad()
+    def measures(self, model: nn.Module) -> dict[str, float]:
+        """val_loss, val_accuracy and test_accuracy of the model as it is (call eval() first)."""
+        logits = self._logits(model)
+        val, y = self.data.val, self.data.y
+        return {
+            "val_loss": float(F.cross_entropy(logits[val], y[val])),
+            "val_accuracy": self._accuracy(logits, val),
+            "test_accuracy": self._accuracy(logits, self.data.test),
+        }
+
+    def _logits(self, model: nn.Module) -> Tensor:
+        if not getattr(model, "uses_labels", False):
+            return model(self.data.x, self.data.edge_index)
+        known = torch.zeros(self.data.num_nodes, self.data.num_classes, device=self.data.y.device)
+        known[self.data.train, self.data.y[self.data.train]] = 1
+        return model(self.data.x, self.data.edge_index, known)
+
+    def _accuracy(self, logits: Tensor, nodes: Tensor) -> float:
+        return 100 * float(
+            multiclass_accuracy(
+                logits[nodes], self.data.y[nodes], self.data.num_classes, average="micro", validate_args=False
+            )
+        )

@@ -1,0 +1,70 @@
+"""What holds for every test: checked shapes, fresh memory that is NaN, and no skip that goes unnoticed."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+# Before anything imports graphattn. The doors of `ops` are left out: they check bad input themselves.
+install_import_hook(
+    [f"graphattn.ops.{name}" for name in ("reference", "dense", "scatter", "scores", "dropout")], "beartype.beartype"
+)
+
+# With deterministic algorithms torch fills fresh memory (empty, empty_like, new_empty, resize_) with NaN, or with the
+# largest integer, so that a result which was never written cannot look right.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA refuses deterministic products without it
+torch.use_deterministic_algorithms(True)
+
+_DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+_skips: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--strict-skips", action="store_true", help="fail if any test was skipped, except those marked gpu"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "gpu: needs a CUDA device; the only tests that --strict-skips lets skip")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and "gpu" not in report.keywords and not hasattr(report, "wasxfail"):
+        _skips.append(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    if report.skipped:
+        _skips.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--strict-skips") and _skips:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if terminalreporter.config.getoption("--strict-skips"):
+        for nodeid in _skips:
+            terminalreporter.write_line(f"SKIPPED, which --strict-skips forbids: {nodeid}", red=True)
+
+
+def pytest_report_header() -> str:
+    return f"devices: {', '.join(_DEVICES)}"
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.gpu] if name == "cuda" else []) for name in _DEVICES])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device there is; a test that takes it needs no second version for the GPU."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real data sets that GRAPHATTN_DATA names."""
+    if not (folder := os.environ.get("GRAPHATTN_DATA")):
+        pytest.skip("needs real data sets: set GRAPHATTN_DATA to the folder that holds them")
+    return Path(folder)

@@ -1,0 +1,80 @@
+"""Every back end against the reference: output, weights and each gradient, on every graph, with the same dropout."""
+
+import pytest
+import torch
+from cases import COMPLETE, GRAPHS, OPERATIONS, close
+
+from graphattn import ops
+
+PAIRS = [
+    pytest.param(backend, name, id=f"{backend}-{name}")
+    for backend in ops.BACKENDS
+    if backend != "reference"
+    for name in (COMPLETE if backend == "dense" else GRAPHS)
+]
+
+
+def results(operation, graph, backend, dropout=0.0, heads=2, width=3, dtype=torch.float64):
+    """Output, weights and the gradient of each argument, of a loss that looks at output and weights alike."""
+    arguments = operation.arguments(graph, heads, width, dtype)
+    torch.manual_seed(7)
+    out, weights = getattr(ops, operation.name)(
+        **arguments, graph=graph, dropout=dropout, return_weights=True, backend=backend
+    )
+    loss = (out * torch.linspace(-1, 1, out.numel()).to(out).view_as(out)).sum() + weights.square().sum()
+    loss.backward()
+    return {"out": out, "weights": weights, **{f"gradient of {name}": t.grad for name, t in arguments.items()}}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize(("backend", "name"), PAIRS)
+def test_output_weights_and_gradients_are_those_of_the_reference(backend, name, operation, dropout, device):
+    graph = GRAPHS[name].to(device)
+    expected = results(operation, graph, "reference", dropout)
+    actual = results(operation, graph, backend, dropout)
+    for what in expected:
+        close(actual[what], expected[what], what)
+    if dropout and graph.num_edges > 20:
+        assert (expected["weights"] == 0).any()
+
+
+@pytest.mark.parametrize("heads_and_width", [(1, 1), (1, 8), (5, 1), (8, 16)])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize(("backend", "name"), [("dense", "complete_bipartite"), ("scatter", "random")])
+def test_heads_and_widths_of_any_size_agree(backend, name, operation, heads_and_width):
+    expected = results(operation, GRAPHS[name], "reference", 0.0, *heads_and_width)
+    actual = results(operation, GRAPHS[name], backend, 0.0, *heads_and_width)
+    for what in expected:
+        close(actual[what], expected[what], what)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize(("backend", "name"), [("dense", "complete"), ("scatter", "random")])
+def test_the_path_without_weights_gives_the_same_output_and_gradients(backend, name, operation):
+    graph, outputs = GRAPHS[name], []
+    for chosen in ("reference", backend):
+        arguments = operation.arguments(graph)
+        out = getattr(ops, operation.name)(**arguments, graph=graph, backend=chosen)
+        out.square().sum().backward()
+        outputs.append({"out": out, **{key: tensor.grad for key, tensor in arguments.items()}})
+    for what in outputs[0]:
+        close(outputs[1][what], outputs[0][what], what)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+def test_arguments_need_not_be_contiguous(backend, operation):
+    graph = GRAPHS["complete"]
+    arguments = operation.arguments(graph)
+    strided = {name: t.detach().transpose(0, -1).contiguous().transpose(0, -1) for name, t in arguments.items()}
+    run = getattr(ops, operation.name)
+    close(run(**strided, graph=graph, backend=backend), run(**arguments, graph=graph, backend=backend))
+
+
+@pytest.mark.parametrize("name", [name for name in GRAPHS if name not in COMPLETE])
+def test_dense_refuses_a_graph_that_is_not_complete(name):
+    graph = GRAPHS[name]
+    for operation in OPERATIONS:
+        with pytest.raises(ValueError, match=r"back end 'dense' needs .* exactly once .*use backend='reference'"):
+            getattr(ops, operation.name)(**operation.arguments(graph), graph=graph, backend="dense")
