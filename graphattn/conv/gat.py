@@ -35,9 +35,11 @@ class GATConv(pyg.GATConv):
     Paper: Velickovic et al., Graph Attention Networks, ICLR 2018.
     """
 
-    # PyG reads these from the source of its class, which it confuses with ours: the two have one name.
+    # PyG's machinery expects no subclass: it finds a class's source, where these types are, by the class's name, which
+    # is ours too, and would take the compiled propagate of its own layer for the plain one that explainers need.
     propagate_type: ClassVar = {"x": OptPairTensor, "alpha": Tensor}
     edge_updater_type: ClassVar = {"alpha": OptPairTensor, "edge_attr": OptTensor}
+    propagate = pyg.MessagePassing.propagate
 
     def __init__(self, *args: Any, feature_dropout: float = 0.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -32,9 +32,11 @@ class GATv2Conv(pyg.GATv2Conv):
     Paper: Brody, Alon and Yahav, How Attentive are Graph Attention Networks?, ICLR 2022.
     """
 
-    # PyG reads these from the source of its class, which it confuses with ours: the two have one name.
+    # PyG's machinery expects no subclass: it finds a class's source, where these types are, by the class's name, which
+    # is ours too, and would take the compiled propagate of its own layer for the plain one that explainers need.
     propagate_type: ClassVar = {"x": PairTensor, "alpha": Tensor}
     edge_updater_type: ClassVar = {"x": PairTensor, "edge_attr": OptTensor}
+    propagate = pyg.MessagePassing.propagate
 
     def forward(
         self,

@@ -35,8 +35,10 @@ class TransformerConv(pyg.TransformerConv):
     IJCAI 2021.
     """
 
-    # PyG reads these from the source of its class, which it confuses with ours: the two have one name.
+    # PyG's machinery expects no subclass: it finds a class's source, where these types are, by the class's name, which
+    # is ours too, and would take the compiled propagate of its own layer for the plain one that explainers need.
     propagate_type: ClassVar = {"query": Tensor, "key": Tensor, "value": Tensor, "edge_attr": OptTensor}
+    propagate = pyg.MessagePassing.propagate
 
     def forward(
         self,

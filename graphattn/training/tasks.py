@@ -50,8 +50,7 @@ class NodeClassification:
         return model(self.data.x, self.data.edge_index, known)
 
     def _accuracy(self, logits: Tensor, nodes: Tensor) -> float:
-        return 100 * float(
-            multiclass_accuracy(
-                logits[nodes], self.data.y[nodes], self.data.num_classes, average="micro", validate_args=False
-            )
+        share = multiclass_accuracy(
+            logits[nodes], self.data.y[nodes], self.data.num_classes, average="micro", validate_args=False
         )
+        return round(100 * float(share), 4)
