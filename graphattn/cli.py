@@ -26,7 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="The data sets: what they are, whether their files are here and whole.", no_args_is_help=True)
+data_app = typer.Typer(
+    help="The data sets: what they are, whether their files are here and whole.", no_args_is_help=True
+)
 app.add_typer(data_app, name="data")
 console = Console()
 

@@ -51,7 +51,7 @@ def knn(points: Tensor, k: int) -> Graph:
     rows = max(1, 2**24 // n)
     nearest = []
     for start in range(0, n, rows):
-        distance = torch.cdist(points[start : start + rows], points)
+        distance = torch.cdist(points[start : start + rows], points, compute_mode="donot_use_mm_for_euclid_dist")
         distance[torch.arange(distance.shape[0]), torch.arange(start, start + distance.shape[0])] = torch.inf
         nearest.append(distance.argsort(stable=True)[:, :k])
     receivers = torch.arange(n, device=points.device).repeat_interleave(k)

@@ -11,7 +11,7 @@ from torch_geometric.nn.inits import zeros
 
 from graphattn import ops, topology
 from graphattn.conv.edges import edges_of
-from graphattn.conv.fallback import check_features, needs_pyg
+from graphattn.conv.fallback import check_features, check_size, needs_pyg
 
 
 class ConstantConv(MessagePassing):
@@ -69,7 +69,10 @@ class ConstantConv(MessagePassing):
             adjacency = topology.from_edge_index(edge_index)
             edge_index = torch.stack([adjacency.senders, adjacency.receivers])
         values = self.lin(senders).view(-1, self.heads, self.out_channels)
-        num_receivers = size[1] if size is not None else (senders if receivers is None else receivers).shape[0]
+        num_receivers = (senders if receivers is None else receivers).shape[0]
+        if size is not None:
+            check_size(size, values.shape[0], None if receivers is None else num_receivers)
+            num_receivers = size[1]
         loops = min(values.shape[0], num_receivers) if self.add_self_loops else None
         edges = edges_of(edge_index, values.shape[0], num_receivers, loops)
         logits = values.new_zeros(edges.graph.num_edges, self.heads)

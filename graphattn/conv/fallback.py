@@ -74,6 +74,17 @@ def check_features(layer: MessagePassing, x: Any) -> None:
             )
 
 
+def check_size(size: tuple[int, int], num_senders: int, num_receivers: int | None) -> None:
+    """A given (senders, receivers) must be what the features say; receivers without features may be any number.
+
+    Raises:
+        ValueError: another number of either.
+    """
+    if size[0] != num_senders or (num_receivers is not None and size[1] != num_receivers):
+        found = (num_senders, num_receivers if num_receivers is not None else "any")
+        raise ValueError(f"size is {tuple(size)}, but the features are of {found} senders and receivers")
+
+
 def dense(x: Any) -> Any:
     """Sparse features as PyG's path needs them: dense."""
     if isinstance(x, SparseFeatures):

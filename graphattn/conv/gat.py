@@ -11,7 +11,7 @@ from torch_geometric.typing import OptPairTensor, OptTensor
 
 from graphattn import ops
 from graphattn.conv.edges import edges_of, looped_attr
-from graphattn.conv.fallback import check_edge_attr, check_features, dense, needs_pyg
+from graphattn.conv.fallback import check_edge_attr, check_features, check_size, dense, needs_pyg
 
 
 class GATConv(pyg.GATConv):
@@ -62,7 +62,7 @@ class GATConv(pyg.GATConv):
         values, receivers, residual = self._projected(x)
         num_senders, num_receivers = values.shape[0], values.shape[0] if receivers is None else receivers.shape[0]
         if size is not None:
-            _check_size(size, num_senders, None if receivers is None else num_receivers)
+            check_size(size, num_senders, None if receivers is None else num_receivers)
             num_receivers = size[1]
         loops = min(num_senders, num_receivers) if self.add_self_loops else None
         edges = edges_of(edge_index, num_senders, num_receivers, loops)
@@ -119,9 +119,3 @@ class GATConv(pyg.GATConv):
                 f"feature_dropout is {self.feature_dropout}, but explaining, hooks, compiling or a sparse adjacency "
                 f"call for PyG's own message passing, which cannot apply it: call eval() first or set it to 0"
             )
-
-
-def _check_size(size: tuple[int, int], num_senders: int, num_receivers: int | None) -> None:
-    if size[0] != num_senders or (num_receivers is not None and size[1] != num_receivers):
-        found = (num_senders, num_receivers if num_receivers is not None else "any")
-        raise ValueError(f"size is {tuple(size)}, but the features are of {found} senders and receivers")

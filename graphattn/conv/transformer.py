@@ -58,6 +58,8 @@ class TransformerConv(pyg.TransformerConv):
             return super().forward(dense(x), edge_index, edge_attr, return_attention_weights)
 
         senders, receivers = x if isinstance(x, tuple | list) else (x, x)
+        if receivers is None:
+            raise ValueError("TransformerConv: the receivers' features are None: queries need them; pass (x_s, x_r)")
         shape = (-1, self.heads, self.out_channels)
         query = self.lin_query(receivers).view(shape)
         key, value = self.lin_key(senders).view(shape), self.lin_value(senders).view(shape)

@@ -17,6 +17,7 @@ from graphattn.data import manifest as manifests
 from graphattn.data.manifest import Manifest
 from graphattn.data.raw import Array, Csr, RawGraph
 from graphattn.data.splits import choose
+from graphattn.record import one_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ def load(
     """
     manifest = manifests.read(name)
     split = manifest.default_split if split is None else split
-    manifests.one_of(split, manifest.splits, f"split of {manifest.name}")
+    one_of(split, manifest.splits, f"split of {manifest.name}")
     raw = _READERS[manifest.format](manifest, manifests.locate(manifest, folder))
     _check_sizes(manifest, raw)
     edge_index = _clean(raw, manifest)

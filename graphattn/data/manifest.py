@@ -18,17 +18,16 @@ and are else downloaded once into pooch's cache. Wherever a file comes from, it 
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
-import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from graphattn.data.pinned import PinnedFile
 from graphattn.data.splits import SplitRecipe
+from graphattn.record import one_of, record
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,8 +38,6 @@ FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits")
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _FOLDERS = (_PACKAGE / "_datasets", _PACKAGE.parent / "datasets")  # an installed wheel, a checkout
-
-_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True)
@@ -123,16 +120,6 @@ def pins(name: str | Path, folder: Path | None = None) -> dict[str, str]:
     return {file.name: file.digest(paths[file.name]) for file in manifest.files}
 
 
-def one_of(value: str, allowed: Iterable[str], what: str) -> str:
-    """`value` if it is allowed; else a ValueError with the value, those allowed and the nearest of them."""
-    allowed = list(allowed)
-    if value in allowed:
-        return value
-    near = difflib.get_close_matches(value, allowed, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"unknown {what} {value!r}: {hint}there are {', '.join(allowed)}")
-
-
 def _folder() -> Path:
     for folder in _FOLDERS:
         if folder.is_dir():
@@ -144,19 +131,19 @@ def _folder() -> Path:
 
 def _manifest(table: dict[str, Any], path: Path) -> Manifest:
     where = str(path)
-    sizes = _record(Sizes, table.pop("sizes", {}), f"{where}, [sizes]")
+    sizes = record(Sizes, table.pop("sizes", {}), f"{where}, [sizes]")
     listed = table.pop("splits", {})
     if not isinstance(listed, dict) or not listed:
         raise ValueError(f"{where}: needed at least one table [splits.NAME]")
-    splits = {key: _record(SplitRecipe, recipe, f"{where}, [splits.{key}]") for key, recipe in listed.items()}
+    splits = {key: record(SplitRecipe, recipe, f"{where}, [splits.{key}]") for key, recipe in listed.items()}
     listed = table.pop("files", [])
     if not isinstance(listed, list):
         raise ValueError(f"{where}: `files` must be a list of tables [[files]]")
-    pinned = tuple(_record(PinnedFile, entry, f"{where}, [[files]]") for entry in listed)
+    pinned = tuple(record(PinnedFile, entry, f"{where}, [[files]]") for entry in listed)
     for key in ("name", "path"):
         if key in table:
             raise ValueError(f"{where}: unknown key {key!r}; a set is called after its file")
-    manifest = _record(
+    manifest = record(
         Manifest,
         {"folder": path.stem, **table},
         where,
@@ -171,38 +158,6 @@ def _manifest(table: dict[str, Any], path: Path) -> Manifest:
     one_of(manifest.format, FORMATS, f"format in {where}:")
     one_of(manifest.default_split, splits, f"default_split in {where}:")
     return manifest
-
-
-def _record(kind: type[_Record], table: Any, where: str, **ready: Any) -> _Record:
-    """A frozen dataclass from a TOML table: unknown keys, missing keys and wrong types are errors."""
-    if not isinstance(table, dict):
-        raise ValueError(f"{where}: found {table!r}, needed a table")
-    hints = typing.get_type_hints(kind)
-    known = {entry.name: entry for entry in fields(kind)}  # type: ignore[arg-type]
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        one_of(key, [name for name in known if name not in ready], f"key in {where}:")
-        values[key] = _typed(value, hints[key], f"{where}: {key}")
-    for name, entry in known.items():
-        if name not in values and name not in ready and entry.default is entry.default_factory is MISSING:
-            raise ValueError(f"{where}: the key {name!r} is missing")
-    try:
-        return kind(**values, **ready)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise ValueError(f"{where} is {value!r}, needed a list of strings")
-        return tuple(value)
-    if type(value) not in kinds:
-        raise ValueError(f"{where} is {value!r}, needed {' or '.join(kind.__name__ for kind in kinds)}")
-    if type(value) is int and value < 0:
-        raise ValueError(f"{where} is {value}, needed a number that is not negative")
-    return value
 
 
 def _locate(manifest: Manifest, file: PinnedFile, folder: Path | None) -> Path:

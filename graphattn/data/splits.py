@@ -34,6 +34,11 @@ class SplitRecipe:
     val_per_class: int | None = None
     test: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and value < 0:
+                raise ValueError(f"{name} is {value}, needed a number that is not negative")
+
 
 def choose(
     name: str, given: Mapping[str, Sequence[Split]], labels: Tensor, recipe: SplitRecipe, seed: int, where: str

@@ -4,4 +4,15 @@ from graphattn.training.fit import Diverged, Outcome, fit
 from graphattn.training.runs import Finished, Job, run_seed, run_seeds, summary
 from graphattn.training.tasks import NodeClassification, Task
 
-__all__ = ["Diverged", "Finished", "Job", "NodeClassification", "Outcome", "Task", "fit", "run_seed", "run_seeds", "summary"]
+__all__ = [
+    "Diverged",
+    "Finished",
+    "Job",
+    "NodeClassification",
+    "Outcome",
+    "Task",
+    "fit",
+    "run_seed",
+    "run_seeds",
+    "summary",
+]

@@ -96,7 +96,7 @@ def test_unknown_name_gives_the_nearest() -> None:
         ({"files": [{"name": "a", "url": "b", "sha256": "", "content_sha256": ""}]}, "needed one of sha256"),
         ({"files": [{"name": "a", "url": "b", "content_sha256": ""}]}, "`arrays` goes with content_sha256"),
         ({"files": [{"name": "a", "url": "b", "sha256": "", "arrays": ["c"]}]}, "`arrays` goes with content_sha256"),
-        ({"files": [{"name": "a", "url": "b", "content_sha256": "", "arrays": [3]}]}, "needed a list of strings"),
+        ({"files": [{"name": "a", "url": "b", "content_sha256": "", "arrays": [3]}]}, "arrays is 3, needed str"),
         ({"files": [{"name": "a", "url": "b", "sha256": "abc"}]}, "pin 'abc'; needed 64"),
         ({"files": [{"name": "../a", "url": "b", "sha256": ""}]}, r"file name '\.\./a': needed a plain name"),
     ],
