@@ -128,7 +128,7 @@ def bench(
 
 
 @data_app.command("list")
-def data_list(data: DataFolder = None) -> None:
+def data_list() -> None:
     """The data sets, their sizes, splits and licences."""
     from graphattn import report
 

@@ -100,6 +100,7 @@ class Experiment:
     train: Train
     run: Run
     paper: Paper | None = None
+    note: str = ""  # printed under the table: what was tried where the paper's number is not met
 
     def key(self) -> str:
         """Eight hex digits that change with anything that changes a seed's numbers."""
@@ -147,6 +148,12 @@ def from_table(name: str, table: Mapping[str, Any], where: str) -> Experiment:
             ready[key] = record(kind, table.get(key, {}), f"{where}, [{key}]")
         table.pop(key, None)
     return record(Experiment, table, where, **ready)
+
+
+def recorded(name: str) -> dict[str, Any] | None:
+    """The result recorded beside the definition, if there is one."""
+    path = definition(name).with_name("result.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def save(result: Mapping[str, Any], path: Path) -> None:
