@@ -1,4 +1,4 @@
-"""Attention over graphs and layers: score each edge, softmax over the edges entering a node, sum the senders' values."""
+"""Attention over graphs and layers: score each edge, softmax over the edges entering a node, sum the values."""
 
 from graphattn.graph import Graph
 from graphattn.ops import additive, additive_v2, attend, dot_product

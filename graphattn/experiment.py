@@ -122,7 +122,11 @@ def load(name: str, overrides: Iterable[str] = ()) -> Experiment:
     Raises:
         ValueError: an unknown experiment, key or value.
     """
-    path = definition(name)
+    return read(name, definition(name), overrides)
+
+
+def read(name: str, path: Path, overrides: Iterable[str] = ()) -> Experiment:
+    """The experiment that the file at `path` defines."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -167,7 +171,10 @@ def save(result: Mapping[str, Any], path: Path) -> None:
 def _model(table: Any, where: str) -> Model:
     if not isinstance(table, Mapping) or "name" not in table:
         raise ValueError(f"{where}, [model]: the key 'name' is missing; there are {', '.join(MODELS)}")
-    options = dict(table.get("options", {})) | {k: v for k, v in table.items() if k not in ("name", "options")}
+    options = table.get("options", {})
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{where}, [model]: options is {options!r}, needed a table")
+    options = dict(options) | {k: v for k, v in table.items() if k not in ("name", "options")}
     builder = MODELS[one_of(table["name"], MODELS, f"model in {where}:")]
     hints = typing.get_type_hints(builder.__init__ if inspect.isclass(builder) else builder)
     taken = [p.name for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]

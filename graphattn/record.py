@@ -1,4 +1,4 @@
-"""Tables from TOML and JSON, read strictly: unknown keys, missing keys and wrong types are errors that say the way out."""
+"""Tables from TOML and JSON, read strictly: unknown keys, missing keys and wrong types are clear errors."""
 
 from __future__ import annotations
 

@@ -78,16 +78,14 @@ def to_networkx(graph: Graph) -> networkx.MultiDiGraph:
     """
     import networkx
 
-    drawn = networkx.MultiDiGraph()
-    if graph.is_square:
-        senders, receivers = (list(range(graph.num_senders)),) * 2
-    else:
-        senders = [("sender", i) for i in range(graph.num_senders)]
-        receivers = [("receiver", i) for i in range(graph.num_receivers)]
+    drawn: networkx.MultiDiGraph = networkx.MultiDiGraph()
+    senders: list[Any] = [i if graph.is_square else ("sender", i) for i in range(graph.num_senders)]
+    receivers: list[Any] = [i if graph.is_square else ("receiver", i) for i in range(graph.num_receivers)]
     drawn.add_nodes_from(senders)
     drawn.add_nodes_from(receivers)
     ends = zip(graph.senders.tolist(), graph.receivers.tolist(), strict=True)
-    drawn.add_edges_from((senders[s], receivers[r], e) for e, (s, r) in enumerate(ends))
+    for e, (s, r) in enumerate(ends):
+        drawn.add_edge(senders[s], receivers[r], key=e)
     return drawn
 
 
@@ -105,7 +103,7 @@ def _ends(edge_index: Any) -> tuple[Tensor, Tensor, tuple[int, int] | None]:
     if hasattr(edge_index, "sparse_size"):  # torch_geometric.EdgeIndex
         known = edge_index.sparse_size()
         size = known if None not in known else None
-        edge_index = edge_index.as_tensor()
+        edge_index = edge_index.as_subclass(Tensor)
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index has shape {list(edge_index.shape)}: needed [2, E]; transpose a list of pairs")
     return edge_index[0], edge_index[1], size

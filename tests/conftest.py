@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # tiny tensors on a busy machine: threads that spin cost minutes
+
 import pytest
 import torch
 from jaxtyping import install_import_hook
@@ -25,10 +27,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--strict-skips", action="store_true", help="fail if any test was skipped, except those marked gpu"
     )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "gpu: needs a CUDA device; the only tests that --strict-skips lets skip")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -13,6 +13,9 @@ from torch_geometric import EdgeIndex
 from graphattn import Graph
 from graphattn.topology import from_edge_index, from_networkx, knn, to_networkx
 
+# torch says once a process that its compressed layouts are in beta
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta state:UserWarning")
+
 PAIRS = torch.tensor([[0, 3, 1, 3], [1, 0, 2, 2]])  # three receivers, four senders
 
 
@@ -52,7 +55,7 @@ def test_row_0_of_an_edge_index_sends_and_row_1_receives():
     assert pairs(g) == [(0, 1), (3, 0), (1, 2), (3, 2)]
 
 
-@pytest.mark.parametrize("layout", layouts())
+@pytest.mark.parametrize("layout", ["coo", "coo, not coalesced", "csr", "csc", "SparseTensor", "EdgeIndex"])
 def test_every_layout_gives_the_same_edges_and_knows_its_sizes(layout):
     g = from_edge_index(layouts()[layout])
     assert Counter(pairs(g)) == Counter(pairs(from_edge_index(PAIRS)))
@@ -108,7 +111,6 @@ _ERRORS = {
     "floats": (TypeError, (torch.zeros(2, 3),), ["torch.float32", ".long()"]),
     "too few nodes": (IndexError, (PAIRS, 3), ["senders holds node 3", "3 nodes"]),
     "negative": (IndexError, (PAIRS - 1, 4), ["holds node -1"]),
-    "blocks": (ValueError, (torch.eye(4).to_sparse_bsr(2),), ["sparse_bsr", "sparse_coo, sparse_csr or sparse_csc"]),
 }
 
 
@@ -119,10 +121,18 @@ def test_what_is_no_edge_index_is_refused_with_the_value_found(name):
         from_edge_index(*arguments)
 
 
-@pytest.mark.parametrize("offset", [0, 1000], ids=["centred", "far from the origin"])
-@pytest.mark.parametrize(("n", "k"), [(2, 1), (50, 1), (50, 7), (50, 49), (4200, 3)])  # the last in two blocks
+def test_a_sparse_layout_in_blocks_is_refused_with_those_that_are_taken():
+    with pytest.raises(ValueError, match=r"sparse_bsr.*strided, sparse_coo, sparse_csr or sparse_csc"):
+        from_edge_index(torch.eye(4).to_sparse_bsr(2))
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "offset"),
+    [(2, 1, 0), (50, 1, 0), (50, 7, 0), (50, 49, 0), (50, 7, 1000), (4200, 3, 0)],
+    ids=["two points", "one each", "seven each", "all", "far from the origin", "two blocks of rows"],
+)
 def test_knn_agrees_with_scikit_learn(n, k, offset):
-    points = torch.randn(n, 5, generator=torch.Generator().manual_seed(n)) + offset
+    points = torch.randn(n, 2, generator=torch.Generator().manual_seed(n)) + offset
     expected = NearestNeighbors(n_neighbors=k).fit(points.double().numpy()).kneighbors(return_distance=False)
     g = knn(points, k)
     assert torch.equal(g.senders.view(n, k), torch.from_numpy(expected))

@@ -50,7 +50,7 @@ def edges_of(edge_index: Tensor, num_senders: int, num_receivers: int, loops: in
 
 
 def looped_attr(edge_attr: Tensor, edge_index: Tensor, fill_value: float | Tensor | str, loops: int | None) -> Tensor:
-    """Edge features [E, F] in the order of `Edges.looped`: those of removed loops left out, those of new ones filled."""
+    """Edge features [E, F] in the order of `Edges.looped`: without removed loops, those of new ones filled in."""
     if loops is None:
         return edge_attr
     edge_index, kept = remove_self_loops(edge_index, edge_attr)

@@ -25,7 +25,7 @@ def swap(model: nn.Module) -> nn.Module:
         ours = _OURS.get(type(module))
         if ours is not None:
             module.__class__ = ours
-            if ours is GATConv:
+            if isinstance(module, GATConv):
                 module.feature_dropout = 0.0
     return model
 

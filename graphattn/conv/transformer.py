@@ -48,9 +48,6 @@ class TransformerConv(pyg.TransformerConv):
         return_attention_weights: bool | None = None,
     ) -> Any:
         check_edge_attr(self, edge_index, edge_attr)
-        if self.edge_dim is not None and edge_attr is None and isinstance(edge_index, Tensor):
-            if edge_index.layout == torch.strided:
-                raise ValueError(f"TransformerConv has edge_dim={self.edge_dim}: needed edge_attr, one row an edge")
         check_features(self, x)
         dropout = self.dropout if self.training else 0.0
         weights_before_dropout = isinstance(return_attention_weights, bool) and dropout > 0
@@ -65,7 +62,9 @@ class TransformerConv(pyg.TransformerConv):
         key, value = self.lin_key(senders).view(shape), self.lin_value(senders).view(shape)
         edges = edges_of(edge_index, key.shape[0], query.shape[0], None)
         edge = None
-        if edge_attr is not None:
+        if self.edge_dim is not None:
+            if edge_attr is None:
+                raise ValueError(f"TransformerConv has edge_dim={self.edge_dim}: needed edge_attr, one row an edge")
             edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr).view(shape)
         out, weights = ops.dot_product(query, key, value, edges.graph, edge, dropout=dropout, return_weights=True)
         out = out.flatten(1) if self.concat else out.mean(1)

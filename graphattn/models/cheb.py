@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -63,7 +64,7 @@ class Cheb(nn.Module):
     ) -> None:
         super().__init__()
         widths = [in_channels] + [hidden] * (num_layers - 1) + [num_classes]
-        self.layers = nn.ModuleList(ChebConv(a, b, terms) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(ChebConv(a, b, terms) for a, b in pairwise(widths))
         self.dropout = dropout
 
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:

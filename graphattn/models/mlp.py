@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch.nn.functional as F
@@ -21,8 +22,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [in_channels] + [hidden] * (num_layers - 1) + [num_classes]
         self.layers = nn.ModuleList(
-            Linear(a, b, weight_initializer="glorot", bias_initializer="zeros")
-            for a, b in zip(widths, widths[1:], strict=False)
+            Linear(a, b, weight_initializer="glorot", bias_initializer="zeros") for a, b in pairwise(widths)
         )
         self.dropout = dropout
 

@@ -26,7 +26,7 @@ One asked for by name (`backend=...`, or `with ops.use(backend=...)`) runs or fa
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
@@ -45,11 +45,13 @@ BACKENDS = ("reference", "dense", "scatter")
 
 
 class _Settings(NamedTuple):
-    backend: str | None
-    check_nan: bool
+    backend: str | None = None
+    check_nan: bool = False
 
 
-_settings: ContextVar[_Settings] = ContextVar("graphattn.ops", default=_Settings(None, False))
+_DEFAULT = _Settings()
+
+_settings: ContextVar[_Settings] = ContextVar("graphattn.ops", default=_DEFAULT)
 
 
 @contextmanager
@@ -251,7 +253,7 @@ def dot_product(
 def _run(
     op: str,
     graph: Graph,
-    arguments: dict[str, tuple[Tensor | None, str]],
+    arguments: Mapping[str, tuple[Tensor | None, str]],
     options: dict[str, float],
     dropout: float,
     return_weights: bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 
 import torch
@@ -9,12 +10,11 @@ from torch import Tensor
 
 from graphattn.graph import Graph
 
-
 _OPTIONAL = ("edge", "edge_logits")
 
 
 def checked(
-    op: str, graph: Graph, check_nan: bool, arguments: dict[str, tuple[Tensor | None, str]]
+    op: str, graph: Graph, check_nan: bool, arguments: Mapping[str, tuple[Tensor | None, str]]
 ) -> dict[str, Tensor | None]:
     """The arguments in their common dtype (promoted as torch's own operators do, e.g. under autocast).
 

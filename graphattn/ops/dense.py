@@ -72,8 +72,8 @@ def dot_product(
 ) -> Result:
     if edge is None and dropout is None and not return_weights and graph.num_edges:
         _check_complete(graph)
-        heads_first = (t.transpose(0, 1) for t in (q, k, v))
-        return F.scaled_dot_product_attention(*heads_first, scale=scale).transpose(0, 1), None
+        q, k, v = q.transpose(0, 1), k.transpose(0, 1), v.transpose(0, 1)
+        return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(0, 1), None
     logits = torch.einsum("ihd,jhd->ijh", q, k)
     cells = None
     if edge is not None:

@@ -56,11 +56,14 @@ def fit(
 
     Raises:
         Diverged: the loss is not finite; says the epoch, the last checkpoint and what to try.
+        ValueError: no epochs for a model with parameters.
     """
     if optimizer is None:
         model = fabric.setup_module(model)
         model.eval()
         return Outcome(task.measures(model), best_epoch=0, epochs=0, seconds=0.0, history=[])
+    if epochs == 0:
+        raise ValueError("train.epochs is 0, needed at least 1: the model has parameters to train")
     model, optimizer = fabric.setup(model, optimizer)
     progress = _Progress(folder / "last.pt", model, optimizer, rule)
     progress.resume(fabric.device)

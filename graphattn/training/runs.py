@@ -13,7 +13,6 @@ import csv
 import json
 import os
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -72,6 +71,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     done = job.seed_folder / "result.json"
     if done.exists():
         return json.loads(done.read_text(encoding="utf-8"))
+    job.seed_folder.mkdir(parents=True, exist_ok=True)  # it has begun
     torch.set_num_threads(job.threads)
     model, loaded, fabric = prepared(job)
     train = job.experiment.train
@@ -111,25 +111,30 @@ def prepared(job: Job) -> tuple[nn.Module, data.NodeData, Fabric]:
 
 def run_seeds(jobs: list[Job], workers: int) -> Iterator[Finished]:
     """Run the jobs in `workers` processes and yield each as it ends. A seed whose process dies is tried once more."""
-    strikes: Counter[int] = Counter()
     waiting = {job.seed: job for job in jobs}
     while waiting:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from _side_by_side(waiting, workers)
+        # The pool cannot say whose process died. All that had begun and not ended are tried again, each alone.
+        for seed in [seed for seed, job in waiting.items() if job.seed_folder.exists()] or list(waiting):
+            alone = {seed: waiting.pop(seed)}
+            yield from _side_by_side(alone, 1)
+            if alone:
+                yield Finished(seed, None, "its process died twice (killed, or out of memory)")
+
+
+def _side_by_side(waiting: dict[int, Job], workers: int) -> Iterator[Finished]:
+    """Yield each job of `waiting` as it ends, and take it out of there; those left when a process dies stay."""
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
             futures = {pool.submit(run_seed, job): job.seed for job in waiting.values()}
-            try:
-                for future in as_completed(futures):
-                    yield _finished(future, futures[future])
-                    del waiting[futures[future]]
-            except BrokenProcessPool:
-                # The pool cannot say whose process died: all that had begun and not ended are suspects.
-                begun = [seed for seed, job in waiting.items() if job.seed_folder.exists()]
-                strikes.update(begun or waiting)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        for seed in [seed for seed in waiting if strikes[seed] == 2]:
-            del waiting[seed]
-            yield Finished(seed, None, "its process died twice (killed, or out of memory): fewer --workers may help")
+            for future in as_completed(futures):
+                yield _finished(future, futures[future])
+                del waiting[futures[future]]
+        except BrokenProcessPool:
+            return
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _finished(future: Future[dict[str, Any]], seed: int) -> Finished:

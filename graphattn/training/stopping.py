@@ -30,7 +30,7 @@ class Gat:
 
     def update(self, loss: float, accuracy: float) -> Verdict:
         lower, higher = loss <= self.best_loss, accuracy >= self.best_accuracy
-        self.best_loss, self.best_accuracy = min(loss, self.best_loss), max(accuracy, self.best_accuracy)
+        self.best_loss, self.best_accuracy = min(self.best_loss, loss), max(self.best_accuracy, accuracy)
         self.waited = 0 if lower or higher else self.waited + 1
         return Verdict(keep=lower and higher, stop=self.waited >= self.patience)
 
@@ -51,7 +51,7 @@ class Window:
         recent = self.losses[-self.patience :]
         self.losses.append(loss)
         keep = loss < self.best_loss
-        self.best_loss = min(loss, self.best_loss)
+        self.best_loss = min(self.best_loss, loss)
         full = len(recent) == self.patience and len(self.losses) > self.first
         return Verdict(keep, stop=full and loss > sum(recent) / self.patience)
 
@@ -64,7 +64,7 @@ class Never:
 
     def update(self, loss: float, accuracy: float) -> Verdict:
         keep = loss < self.best_loss
-        self.best_loss = min(loss, self.best_loss)
+        self.best_loss = min(self.best_loss, loss)
         return Verdict(keep, stop=False)
 
 

@@ -36,7 +36,8 @@ def on_our_operations(layer, *args, **options) -> bool:
         try:
             layer(*args, **options)
         except ValueError as error:
-            assert "none of this name" in str(error)
+            if "none of this name" not in str(error):
+                raise
             return True
     return False
 

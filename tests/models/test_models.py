@@ -36,6 +36,8 @@ def known_labels() -> torch.Tensor:
 
 def built(name, **options):
     torch.manual_seed(0)
+    if name == "label-propagation":
+        options = {"steps": 50, **options}
     return MODELS[name](WIDTH, CLASSES, **options).double()
 
 

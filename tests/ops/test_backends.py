@@ -1,8 +1,11 @@
 """Every back end against the reference: output, weights and each gradient, on every graph, with the same dropout."""
 
+import importlib
+
 import pytest
 import torch
-from cases import COMPLETE, GRAPHS, OPERATIONS, close
+from cases import COMPLETE, GRAPHS, OPERATIONS, close, complete
+from jaxtyping import TypeCheckError
 
 from graphattn import ops
 
@@ -78,3 +81,16 @@ def test_dense_refuses_a_graph_that_is_not_complete(name):
     for operation in OPERATIONS:
         with pytest.raises(ValueError, match=r"back end 'dense' needs .* exactly once .*use backend='reference'"):
             getattr(ops, operation.name)(**operation.arguments(graph), graph=graph, backend="dense")
+
+
+def test_shapes_inside_the_back_ends_are_checked_while_tests_run():
+    for name in ("reference", "dense", "scatter"):
+        module = importlib.import_module(f"graphattn.ops.{name}")
+        with pytest.raises(TypeCheckError):
+            module.attend(torch.zeros(4), torch.zeros(2, 1, 3), complete(2, 2), None, False)
+
+
+def test_fresh_memory_is_nan_while_tests_run():
+    assert torch.empty(100).isnan().all()
+    assert torch.ones(2).new_empty(100).isnan().all()
+    assert torch.empty_like(torch.ones(100)).isnan().all()

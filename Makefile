@@ -1,0 +1,59 @@
+# `make demo` and `make test` each set up what they need on a fresh machine: Python 3.10 to 3.13 with venv, no more.
+PYTHON ?= python3
+VENV ?= .venv
+RUNS ?= runs
+OUT ?= report
+PYTEST_ARGS ?=
+BIN = $(VENV)/bin
+
+.PHONY: help demo test lint install scatter lock clean
+
+help:
+	@echo "make demo     set up, then train MLP, GCN and GAT on handwritten digits (10 seeds each), tables and pictures"
+	@echo "make test     set up, then run all tests (GRAPHATTN_DATA=FOLDER adds those on real data)"
+	@echo "make lint     ruff and mypy"
+	@echo "make scatter  build torch-scatter for the 'scatter' back end (needs a C++ compiler; about 5 minutes)"
+	@echo "make lock     resolve requirements.lock anew"
+	@echo "make clean    remove the environment and caches"
+
+$(VENV)/.locked: requirements.lock
+	@echo "== making the environment $(VENV) from requirements.lock"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+
+install: $(VENV)/.locked
+	@echo "== installing graphattn into $(VENV)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+
+demo: install
+	@echo "== MLP, GCN and GAT on scikit-learn's handwritten digits as a graph, 10 seeds each: no network, no data"
+	$(BIN)/graphattn run digits/mlp --runs $(RUNS)
+	$(BIN)/graphattn run digits/gcn --runs $(RUNS)
+	$(BIN)/graphattn run digits/gat --runs $(RUNS)
+	$(BIN)/graphattn report digits/mlp digits/gcn digits/gat --runs $(RUNS) --out $(OUT)
+	@echo "== pictures and the page report.html are in $(OUT)"
+
+test: install
+	@echo "== all tests; those that need data skip unless GRAPHATTN_DATA names a folder with it"
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.locked
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+scatter: $(VENV)/.locked
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation torch-scatter==2.1.2
+
+# torch's own CUDA packages are left to torch, so that a CPU build of torch installs without them.
+lock: $(VENV)/.locked
+	$(BIN)/python -m pip install --quiet uv
+	echo "torch==2.13.0" > $(VENV)/constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.10 --constraints $(VENV)/constraints.txt \
+		--no-header --no-annotate --no-emit-index-url --quiet --output-file $(VENV)/resolved.txt
+	(echo "# Written by 'make lock' for Python 3.10 to 3.13."; grep -vE '^(nvidia|cuda|triton)' $(VENV)/resolved.txt) > requirements.lock
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
