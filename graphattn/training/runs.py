@@ -123,24 +123,22 @@ def run_seeds(jobs: list[Job], workers: int) -> Iterator[Finished]:
 
 
 def _side_by_side(waiting: dict[int, Job], workers: int) -> Iterator[Finished]:
-    """Yield each job of `waiting` as it ends, and take it out of there; those left when a process dies stay."""
+    """Yield each job of `waiting` as it ends, and take it out of there; what a dying process leaves undone stays."""
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(run_seed, job): job.seed for job in waiting.values()}
         try:
-            futures = {pool.submit(run_seed, job): job.seed for job in waiting.values()}
             for future in as_completed(futures):
-                yield _finished(future, futures[future])
-                del waiting[futures[future]]
-        except BrokenProcessPool:
-            return
+                if not isinstance(future.exception(), BrokenProcessPool):
+                    yield _finished(future, futures[future])
+                    del waiting[futures[future]]
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(pool._processes.values()):  # else they first train the seeds that the pool has queued
+                process.terminate()
             raise
 
 
 def _finished(future: Future[dict[str, Any]], seed: int) -> Finished:
     error = future.exception()
-    if isinstance(error, BrokenProcessPool):
-        raise error
     if error is None:
         return Finished(seed, future.result())
     return Finished(seed, None, "".join(traceback.format_exception_only(error)).strip())
