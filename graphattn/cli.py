@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -240,16 +242,16 @@ def _progress() -> Progress:
     return Progress(*columns, console=console)
 
 
-class _clear_errors:  # lower case: it is used as a context manager
+@contextmanager
+def _clear_errors() -> Iterator[None]:
     """What users can mend is one line on stderr and exit code 2; anything else keeps its traceback."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, KeyboardInterrupt):
-            print("\nstopped: repeat the command to go on from here", file=sys.stderr)
-            raise typer.Exit(130) from error
-        if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and not isinstance(error, typer.Exit):
-            print(f"graphattn: {error}", file=sys.stderr)
-            raise typer.Exit(2) from error
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        print("\nstopped: repeat the command to go on from here", file=sys.stderr)
+        raise typer.Exit(130) from stop
+    except typer.Exit:
+        raise
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"graphattn: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error

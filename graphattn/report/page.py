@@ -1,0 +1,102 @@
+"""The pictures of named experiments, as files and together in one HTML page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from graphattn.experiment import Experiment
+from graphattn.report import pictures
+from graphattn.report.tables import measured, published
+from graphattn.training import Job
+from graphattn.training.runs import prepared
+
+_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse}td,th{padding:.3rem .9rem;text-align:left;border-bottom:1px solid #ddd}
+img{max-width:100%}footer{color:#777;font-size:.85rem}"""
+
+
+def write_page(definitions: Sequence[Experiment], runs: Path, out: Path, data_folder: Path | None) -> Path:
+    """Draw the experiments' runs into `out` (PNG and SVG) and `out`/report.html; the path of the page.
+
+    Raises:
+        FileNotFoundError: an experiment that was not run here.
+    """
+    results = {definition.name: _result(definition, runs) for definition in definitions}
+    figures: dict[str, Figure] = {}
+    if any(result["curve"] for result in results.values()):
+        figures["learning-curves"] = pictures.learning_curves({n: r for n, r in results.items() if r["curve"]})
+    for definition in definitions:
+        figures |= _attention(definition, results[definition.name], runs, data_folder)
+    out.mkdir(parents=True, exist_ok=True)
+    images = [_image(name, figure, out) for name, figure in figures.items()]
+    page = out / "report.html"
+    part = page.with_suffix(".html.part")
+    part.write_text(_html(definitions, results, images), encoding="utf-8")
+    part.replace(page)
+    return page
+
+
+def _result(definition: Experiment, runs: Path) -> dict[str, Any]:
+    path = runs / definition.name / definition.key() / "result.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{definition.name} has not been run here ({path} is not there): first `graphattn run {definition.name}`"
+        )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@torch.no_grad()
+def _attention(
+    definition: Experiment, result: dict[str, Any], runs: Path, data_folder: Path | None
+) -> dict[str, Figure]:
+    """The two attention pictures of the first seed's best checkpoint, for models that can be inspected."""
+    seed = result["seeds"][0]["seed"]
+    folder = runs / definition.name / definition.key()
+    model, data, _ = prepared(Job(definition, seed, folder, data_folder, device="cpu"))
+    inspect: Any = getattr(model, "inspect", None)
+    if inspect is None:
+        return {}
+    best = torch.load(folder / f"seed-{seed}" / "best.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(best["model"])
+    model.eval()
+    outputs, attention = inspect(data.x, data.edge_index)
+    edge_index, weights = attention[0]
+    stem = definition.name.replace("/", "-")
+    return {
+        f"{stem}-neighbourhood": pictures.neighbourhood(data, edge_index, weights),
+        f"{stem}-features": pictures.hidden_plane(data, outputs[0], edge_index, weights),
+    }
+
+
+def _image(name: str, figure: Figure, out: Path) -> str:
+    figure.savefig(out / f"{name}.svg")
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=150)
+    (out / f"{name}.png").write_bytes(png.getvalue())
+    title = escape(figure.axes[0].get_title() or name)
+    return f'<p><img alt="{title}" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"></p>'
+
+
+def _html(definitions: Sequence[Experiment], results: dict[str, dict[str, Any]], images: list[str]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(d.name)}</td><td>{escape(d.title)}</td><td>{measured(results[d.name])}</td>"
+        f"<td>{published(d.paper)}</td><td>{len(results[d.name]['seeds'])}</td></tr>"
+        for d in definitions
+    )
+    first = next(iter(results.values()))
+    versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>graphattn report</title><style>{_STYLE}</style>'
+        f"<h1>graphattn report</h1><table><tr><th>experiment</th><th>what</th><th>test accuracy, %</th>"
+        f"<th>paper, %</th><th>seeds</th></tr>{rows}</table>{''.join(images)}"
+        f"<footer>{escape(versions)}; {escape(first['machine'])}; {escape(first['date'])}</footer></html>\n"
+    )

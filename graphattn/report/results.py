@@ -1,0 +1,81 @@
+"""experiments/RESULTS.md, written from the definitions and recorded results that lie in that folder."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from graphattn import experiment
+from graphattn.experiment import Experiment
+from graphattn.report.tables import measured, published
+
+_HEAD = """# Results
+
+Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy in
+percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on validation data.
+"Not run here" is a definition that is ready but whose data were not at hand.
+"""
+
+
+def write_results(folder: Path) -> Path:
+    """Write `folder`/RESULTS.md, one table a data set, and return its path.
+
+    Raises:
+        FileNotFoundError: no definition below `folder`.
+    """
+    names = sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("definition.toml"))
+    if not names:
+        raise FileNotFoundError(f"no definition.toml below {folder}: run this in a checkout, or after `run --record`")
+    parts = [_HEAD]
+    for data_set, group in groupby(names, key=lambda name: name.split("/")[0]):
+        parts.append(_table(data_set, [_entry(folder / name, name) for name in group]))
+    path = folder / "RESULTS.md"
+    part = path.with_suffix(".md.part")
+    part.write_text("\n".join(parts), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def _entry(folder: Path, name: str) -> tuple[Experiment, dict[str, Any] | None]:
+    """A recorded experiment is taken from its JSON alone, one that was not run from its definition."""
+    path = folder / "result.json"
+    if not path.exists():
+        return experiment.read(name, folder / "definition.toml"), None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    return experiment.from_table(name, result["definition"], str(path)), result
+
+
+def _table(data_set: str, entries: list[tuple[Experiment, dict[str, Any] | None]]) -> str:
+    lines = [
+        f"## {data_set}\n",
+        "| experiment | test accuracy | paper | difference | seeds | epochs | commit, date |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    notes = []
+    for definition, result in entries:
+        paper = published(definition.paper)
+        if result is None:
+            lines.append(f"| {definition.name} | not run here | {paper} | | | | |")
+        else:
+            lines.append(_row(definition, result, paper))
+        if definition.note:
+            notes.append(f"- {definition.name}: {definition.note}")
+    sources = sorted({definition.paper.source for definition, _ in entries if definition.paper})
+    if sources:
+        lines.append(f"\nPaper's numbers: {'; '.join(sources)}.")
+    machines = sorted({result["machine"] for _, result in entries if result})
+    if machines:
+        lines.append(f"\nMeasured on: {'; '.join(machines)}.")
+    return "\n".join(lines + (["", *notes] if notes else [])) + "\n"
+
+
+def _row(definition: Experiment, result: dict[str, Any], paper: str) -> str:
+    spread = result["result"]
+    difference = f"{spread['test_accuracy']['mean'] - definition.paper.mean:+.1f}" if definition.paper else ""
+    return (
+        f"| {definition.name} | {measured(result)} | {paper} | {difference} | {len(result['seeds'])} "
+        f"| {spread['epochs']['mean']:.0f} "
+        f"| {result['commit'] or ''}, {result['date']} |"
+    )

@@ -1,0 +1,68 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.table import Column, Table
+
+from graphattn.data import Manifest
+from graphattn.experiment import Experiment, Paper, recorded
+
+
+def overview(definitions: Iterable[Experiment]) -> Table:
+    """Every experiment with the published test accuracy and the recorded one."""
+    table = Table(Column("experiment", no_wrap=True), "what", "paper, %", "recorded, %", "seeds")
+    for definition in definitions:
+        result = recorded(definition.name)
+        ours, seeds = (measured(result), str(len(result["seeds"]))) if result else ("not run here", "")
+        table.add_row(definition.name, definition.title, published(definition.paper), ours, seeds)
+    return table
+
+
+def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
+    """Test accuracy of each experiment beside the paper's, validation accuracy, epochs and seconds a seed (means)."""
+    table = Table(Column("experiment", no_wrap=True), "test, %", "paper, %", "val., %", "seeds", "epochs", "s/seed")
+    for definition, result in results:
+        spread = result["result"]
+        failed = f" ({len(result['failed'])} failed)" if result["failed"] else ""
+        table.add_row(
+            definition.name,
+            measured(result),
+            published(definition.paper),
+            f"{spread['val_accuracy']['mean']:.1f}",
+            f"{len(result['seeds'])}{failed}",
+            f"{spread['epochs']['mean']:.0f}",
+            f"{spread['seconds']['mean']:.1f}",
+        )
+    return table
+
+
+def data_sets(manifests: Iterable[Manifest]) -> Table:
+    """What each set is, its sizes, splits and licence."""
+    table = Table("data set", "what", "nodes", "edges", "features", "classes", "splits", "licence")
+    for manifest in manifests:
+        sizes = manifest.sizes
+        edges = "" if sizes.edges is None else f"{sizes.edges:,}"
+        splits = ", ".join(manifest.splits)
+        row = (f"{sizes.nodes:,}", edges, f"{sizes.features:,}", str(sizes.classes), splits, manifest.licence)
+        table.add_row(manifest.name, manifest.title, *row)
+    return table
+
+
+def measured(result: dict[str, Any]) -> str:
+    """Mean and unbiased standard deviation of the test accuracy over the seeds."""
+    return mean_and_spread([row["test_accuracy"] for row in result["seeds"]])
+
+
+def published(paper: Paper | None) -> str:
+    if paper is None:
+        return ""
+    return f"{paper.mean:.1f}" if paper.std is None else f"{paper.mean:.1f} ± {paper.std:.1f}"
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    mean = f"{statistics.fmean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
