@@ -50,6 +50,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"SKIPPED, which --strict-skips forbids: {nodeid}", red=True)
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Every test draws the same numbers whatever ran before it."""
+    torch.manual_seed(0)
+
+
 def pytest_report_header() -> str:
     return f"devices: {', '.join(_DEVICES)}"
 

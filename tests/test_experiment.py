@@ -112,7 +112,7 @@ def test_data_is_what_load_takes(small: Experiment) -> None:
         ("seeds = 3", "seeds = 0", "PATH, [run]: seeds is 0, needed at least 1"),
         ("seeds = 3", "seeds = true", "PATH, [run]: seeds is True, needed int"),
         ('name = "digits"', "", "PATH, [data]: the key 'name' is missing"),
-        ('name = "digits"', 'name = "digits"\nsplits = "public"', "unknown key in PATH, [data]: 'splits': did you mean"),
+        ("[data]", "[data]\nsplits = 3", "unknown key in PATH, [data]: 'splits': did you mean 'split'?"),
         ('name = "gat"', 'name = "gta"', "unknown model in PATH: 'gta': did you mean 'gat'?"),
         ('name = "gat"', "name = 3", "unknown model in PATH: 3: there are cheb"),
         ('name = "gat"', "", "PATH, [model]: the key 'name' is missing; there are cheb, const-gat, gat"),

@@ -60,6 +60,16 @@ def test_the_common_path_runs_on_our_operations(layer):
     assert on_our_operations(mine, X, EDGES, EDGE_ATTR, return_attention_weights=True)
 
 
+@pytest.mark.parametrize("backend", ["scatter", "dense"])
+@pytest.mark.parametrize("layer", [*LAYERS, "ConstantConv"])
+def test_layers_run_on_the_back_end_that_is_asked_for(layer, backend):
+    graph = GRAPHS["complete"]
+    mine = getattr(ours, layer)(4, 3, heads=2)
+    expected = mine(X[:5], edge_index(graph))
+    with ops.use(backend=backend):
+        close(mine(X[:5], edge_index(graph)), expected)
+
+
 @pytest.mark.parametrize("layer", LAYERS)
 def test_our_layer_is_pygs_layer_with_its_repr_and_parameters(layer):
     mine, theirs = twins(layer, (4, 5), 3, heads=2, edge_dim=3)
@@ -161,6 +171,17 @@ def test_after_explaining_a_layer_is_back_on_our_path(layer):
     assert torch.equal(model(X, EDGES), before)
 
 
+class Papers(torch.nn.Module):
+    """The part of a heterogeneous model's output that is explained."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x_dict, edge_index_dict):
+        return self.model(x_dict, edge_index_dict)["paper"]
+
+
 X_DICT = {"paper": X, "author": X[:10, :3]}
 EDGE_DICT = {
     ("author", "writes", "paper"): torch.stack([torch.arange(10), torch.arange(10) * 2]),
@@ -179,6 +200,24 @@ def test_to_hetero_gives_pygs_output(layer):
         outputs.append(model(X_DICT, EDGE_DICT))
     for kind in X_DICT:
         close(outputs[0][kind], outputs[1][kind])
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_attention_explainer_gives_pygs_explanation_of_a_heterogeneous_model(layer):
+    options = {} if layer == "TransformerConv" else {"add_self_loops": False}
+    config = {"mode": "multiclass_classification", "task_level": "node", "return_type": "raw"}
+    masks = []
+    for library in (ours, pyg):
+        torch.manual_seed(0)
+        model = Papers(pyg.to_hetero(Two(library, layer, (-1, -1), **options), (list(X_DICT), list(EDGE_DICT))))
+        explainer = Explainer(
+            model, AttentionExplainer(), explanation_type="model", edge_mask_type="object", model_config=config
+        )
+        masks.append(explainer(X_DICT, EDGE_DICT, index=2).collect("edge_mask"))
+    assert masks[0].keys() == masks[1].keys() == EDGE_DICT.keys()
+    for kind in EDGE_DICT:
+        close(masks[0][kind], masks[1][kind])
+    assert masks[0]["paper", "cites", "paper"].any()
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -169,6 +169,12 @@ def test_graph_layers_take_them_with_equal_output_and_gradients(build):
 
 
 @pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
+def test_widths_left_open_are_learned_from_them(name):
+    layer = getattr(conv, name)(-1, 4)
+    assert layer(SparseFeatures.from_dense(bag_of_words(dtype=torch.float32)), EDGES).shape == (N, 4)
+
+
+@pytest.mark.parametrize("name", ["GATConv", "GATv2Conv", "TransformerConv"])
 def test_pairs_and_pygs_path_take_them(name):
     layer = getattr(conv, name)((WIDTH, WIDTH), 4).double()
     x = MATRICES["bag of words"]

@@ -9,10 +9,10 @@ from jaxtyping import TypeCheckError
 
 from graphattn import ops
 
+OTHERS = [backend for backend in ops.BACKENDS if backend != "reference"]
 PAIRS = [
     pytest.param(backend, name, id=f"{backend}-{name}")
-    for backend in ops.BACKENDS
-    if backend != "reference"
+    for backend in OTHERS
     for name in (COMPLETE if backend == "dense" else GRAPHS)
 ]
 
@@ -44,7 +44,7 @@ def test_output_weights_and_gradients_are_those_of_the_reference(backend, name, 
 
 @pytest.mark.parametrize("heads_and_width", [(1, 1), (1, 8), (5, 1), (8, 16)])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-@pytest.mark.parametrize(("backend", "name"), [("dense", "complete_bipartite"), ("scatter", "random")])
+@pytest.mark.parametrize(("backend", "name"), [(b, "complete_bipartite" if b == "dense" else "random") for b in OTHERS])
 def test_heads_and_widths_of_any_size_agree(backend, name, operation, heads_and_width):
     expected = results(operation, GRAPHS[name], "reference", 0.0, *heads_and_width)
     actual = results(operation, GRAPHS[name], backend, 0.0, *heads_and_width)
@@ -53,7 +53,7 @@ def test_heads_and_widths_of_any_size_agree(backend, name, operation, heads_and_
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-@pytest.mark.parametrize(("backend", "name"), [("dense", "complete"), ("scatter", "random")])
+@pytest.mark.parametrize(("backend", "name"), [(b, "complete" if b == "dense" else "random") for b in OTHERS])
 def test_the_path_without_weights_gives_the_same_output_and_gradients(backend, name, operation):
     graph, outputs = GRAPHS[name], []
     for chosen in ("reference", backend):

@@ -21,7 +21,7 @@ from graphattn.training import Diverged, NodeClassification, Outcome, fit
 from graphattn.training.fit import write_whole
 from graphattn.training.stopping import Never, Rule, Verdict, rule
 
-EPOCHS = 8
+EPOCHS = 6
 NEVER = 1e9  # seconds between two checkpoints
 OPTIONS: dict[str, dict[str, Any]] = {
     "gat": {"hidden": 4, "heads": 2},  # dropout of torch's and of our own
@@ -233,7 +233,7 @@ def test_checkpoints_follow_the_clock(tmp_path: Path) -> None:
 RULES: dict[str, Callable[[], Rule]] = {
     "none": lambda: rule("none", 100, EPOCHS),
     "gat": lambda: rule("gat", 2, EPOCHS),
-    "kept early": lambda: Scripted(keep=[0, 1], stop=6),
+    "kept early": lambda: Scripted(keep=[0, 1], stop=4),
 }
 
 
@@ -263,7 +263,7 @@ def test_a_killed_run_ends_as_one_never_stopped(
 
 def test_a_run_killed_twice(tmp_path: Path) -> None:
     model, whole = trained(tmp_path / "whole", "gat")
-    for epoch in (2, 5):
+    for epoch in (2, 4):
         with pytest.raises(Killed):
             trained(tmp_path / "killed", "gat", seed=epoch - 2, checkpoint_every=0, on_epoch=killed_at(epoch))
     again, resumed = trained(tmp_path / "killed", "gat", seed=999)
@@ -271,7 +271,7 @@ def test_a_run_killed_twice(tmp_path: Path) -> None:
     assert resumed.history == whole.history
 
 
-@pytest.mark.parametrize("stop", [-1, 5], ids=["all epochs", "stopped"])
+@pytest.mark.parametrize("stop", [-1, 4], ids=["all epochs", "stopped"])
 def test_a_run_killed_after_its_last_epoch_trains_no_more(tmp_path: Path, stop: int) -> None:
     def must_not(row: dict[str, float]) -> None:
         raise AssertionError("trained again")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+import operator
 import os
+import pickle
 import re
 import signal
 import statistics
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
+from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -27,6 +31,7 @@ from graphattn import data, experiment
 from graphattn.data import NodeData
 from graphattn.experiment import Experiment, Train
 from graphattn.models import MODELS
+from graphattn.models.mlp import MLP
 from graphattn.training import Diverged, Finished, Job, run_seed, run_seeds, runs, summary
 from graphattn.training.provenance import provenance
 from graphattn.training.runs import CURVE_POINTS, prepared
@@ -38,18 +43,11 @@ class Killed(BaseException):
     """As if the process had ended here."""
 
 
-class Bomb:
-    """A folder for data that ends the process which unpickles it."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os._exit, (9,)
-
-
 class Inline:
     """A process pool that runs its jobs at once, in this process; it breaks when a seed of `dies` begins."""
 
-    dies: Counter[int] = Counter()
-    pools: list[list[int]] = []  # noqa: RUF012 - the seeds submitted to each pool
+    dies: ClassVar[Counter[int]]
+    pools: ClassVar[list[list[int]]]  # the seeds submitted to each
 
     def __init__(self, workers: int, mp_context: Any) -> None:
         self.broken = False
@@ -80,8 +78,8 @@ class Inline:
 
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> type[Inline]:
-    monkeypatch.setattr(Inline, "dies", Counter())
-    monkeypatch.setattr(Inline, "pools", [])
+    monkeypatch.setattr(Inline, "dies", Counter(), raising=False)
+    monkeypatch.setattr(Inline, "pools", [], raising=False)
     monkeypatch.setattr(runs, "ProcessPoolExecutor", Inline)
     return Inline
 
@@ -222,8 +220,9 @@ def test_a_seed_that_was_really_killed_goes_on_when_the_command_is_repeated(tmp_
     assert {file.name for file in killed.iterdir()} == {"last.pt"}
     assert torch.load(killed / "last.pt", weights_only=True)["progress"]["epoch"] == 5
 
-    command = "run digits/gcn --seeds 1 --workers 1 --device cpu --set train.epochs=8 --runs killed".split()
-    subprocess.run([sys.executable, "-m", "graphattn", *command], cwd=tmp_path, env=here, check=True)
+    options = ["--seeds=1", "--workers=1", "--device=cpu", "--set=train.epochs=8", "--runs=killed"]
+    command = [sys.executable, "-m", "graphattn", "run", "digits/gcn", *options]
+    subprocess.run(command, cwd=tmp_path, env=here, check=True)
     (whole,) = tmp_path.glob("whole/digits/gcn/*/seed-0")
     assert {file.name for file in killed.iterdir()} == {"result.json", "best.pt", "metrics.csv"}
     results = [json.loads((folder / "result.json").read_text()) for folder in (killed, whole)]
@@ -244,6 +243,7 @@ def by_seed(finished: Iterator[Finished]) -> dict[int, Finished]:
 def test_a_failing_seed_is_reported_and_the_others_count(
     tmp_path: Path, inline: type[Inline], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waiting = jobs(short(), tmp_path, 3)
     built = []
 
     def fails_second(*sizes: int, **options: Any) -> nn.Module:
@@ -252,12 +252,10 @@ def test_a_failing_seed_is_reported_and_the_others_count(
             raise ValueError("no such luck")
         return MLP(*sizes, **options)
 
-    MLP = MODELS["mlp"]  # noqa: N806 - a class
     monkeypatch.setitem(MODELS, "mlp", fails_second)
-    found = by_seed(run_seeds(jobs(short(), tmp_path, 3), workers=2))
+    found = by_seed(run_seeds(waiting, workers=2))
     assert found[1] == Finished(1, None, "ValueError: no such luck")
     assert all(found[seed].result and found[seed].error is None for seed in (0, 2))
-    monkeypatch.undo()
     assert not (tmp_path / "seed-1" / "result.json").exists(), "so that a repeated command tries it again"
 
 
@@ -290,21 +288,32 @@ def test_what_had_not_begun_is_not_suspected(tmp_path: Path, inline: type[Inline
     assert inline.pools == [[0, 1, 2, 3, 4], [1], [2, 3, 4]]
 
 
-def test_a_dying_process_loses_no_other_seed(tmp_path: Path) -> None:
-    definition = short()
-    bomb = replace(Job(definition, 1, tmp_path), data_folder=Bomb())  # type: ignore[arg-type]
-    found = by_seed(run_seeds([Job(definition, 0, tmp_path), bomb], workers=1))
-    assert found[0].result is not None and numbers(found[0].result) == numbers(run_seed(Job(definition, 0, tmp_path)))
-    assert found[1].error == "its process died twice (killed, or out of memory)"
+def light(monkeypatch: pytest.MonkeyPatch, folder: Path, *calls: Callable[[], Any]) -> list[Job]:
+    """Jobs for a real pool that call these instead of training; their processes need not even import torch."""
+    monkeypatch.setattr(runs, "run_seed", operator.methodcaller("__call__"))
+    for seed, call in enumerate(calls):
+        vars(call).update(seed=seed, seed_folder=folder / f"seed-{seed}")
+    return list(calls)  # type: ignore[arg-type]
 
 
-def test_an_interrupt_does_not_wait_for_seeds(tmp_path: Path) -> None:
-    long = short("digits/mlp", "train.epochs=5000")
-    finished = run_seeds([Job(short(), 0, tmp_path), Job(long, 1, tmp_path), Job(long, 2, tmp_path)], workers=1)
+def test_a_process_that_really_dies_loses_no_other_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [partial(dict, seed=0), partial(os._exit, 9), partial(dict, seed=2)]
+    assert by_seed(run_seeds(light(monkeypatch, tmp_path, *calls), workers=1)) == {
+        0: Finished(0, {"seed": 0}),
+        1: Finished(1, None, "its process died twice (killed, or out of memory)"),
+        2: Finished(2, {"seed": 2}),
+    }
+
+
+def test_an_interrupt_does_not_wait_for_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [partial(dict, seed=0), partial(time.sleep, 60), partial((tmp_path / "begun").touch)]
+    finished = run_seeds(light(monkeypatch, tmp_path, *calls), workers=1)
     assert next(finished).seed == 0
+    began = time.monotonic()
     finished.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 30
     assert not active_children()
-    assert not list(tmp_path.glob("seed-[12]/result.json"))
+    assert not (tmp_path / "begun").exists(), "nor does it begin those that wait"
 
 
 def result(seed: int, accuracy: float) -> dict[str, Any]:
@@ -338,7 +347,7 @@ def test_summary_of_one_seed_has_no_spread(tmp_path: Path) -> None:
 
 
 def test_summary_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="no seed of digits/mlp ended well: .*it broke"):
+    with pytest.raises(RuntimeError, match=r"no seed of digits/mlp ended well: .*it broke"):
         summary(short(), [Finished(0, None, "it broke")], tmp_path, "cpu")
 
 
@@ -409,6 +418,4 @@ def test_jobs_travel(tmp_path: Path) -> None:
 
 def test_diverged_travels() -> None:
     """A process hands its error to another by pickle."""
-    import pickle
-
     assert str(pickle.loads(pickle.dumps(Diverged("advice")))) == "advice"

@@ -1,0 +1,154 @@
+"""RESULTS.md: a recorded experiment comes from its JSON alone, the rest from the definitions in that folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphattn import experiment
+from graphattn.report import write_results
+from graphattn.training import Finished, summary
+
+TEXT = """
+title = "Small"
+note = "{note}"
+[data]
+name = "digits"
+[model]
+name = "mlp"
+"""
+PAPER = """
+[paper]
+mean = 83.0
+std = 0.7
+source = "the paper, table 2"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "experiments"
+
+
+def define(folder: Path, name: str, note: str = "", paper: str = "") -> Path:
+    path = folder / name / "definition.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text(TEXT.format(note=note) + paper, encoding="utf-8")
+    return path
+
+
+def record(folder: Path, name: str, *accuracies: float, **changes: Any) -> Path:
+    definition = experiment.read(name, folder / name / "definition.toml")
+    seeds = [
+        {"seed": k, "val_accuracy": 79.0, "test_accuracy": value, "best_epoch": 1, "epochs": 120, "seconds": 2.5}
+        for k, value in enumerate(accuracies)
+    ]
+    result = summary(definition, [Finished(row["seed"], row) for row in seeds], folder, "cpu")
+    result |= {"commit": "abc1234", "date": "2026-01-02", "machine": "a machine"} | changes
+    experiment.save(result, folder / name / "result.json")
+    return folder / name / "result.json"
+
+
+def table_rows(path: Path) -> dict[str, dict[str, str]]:
+    """The cells that are not empty, by experiment and head."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+    head = cells[0]
+    rows = [dict(zip(head, line, strict=True)) for line in cells if line != head]
+    return {row.pop("experiment"): {key: cell for key, cell in row.items() if cell} for row in rows}
+
+
+def test_rows(folder: Path) -> None:
+    define(folder, "digits/ours", paper=PAPER)
+    define(folder, "digits/new")
+    define(folder, "digits/later", paper=PAPER)
+    record(folder, "digits/ours", 80.0, 82.0)
+    record(folder, "digits/new", 70.0)
+    when = {"epochs": "120", "commit, date": "abc1234, 2026-01-02"}
+    ours = {"test accuracy": "81.0 ± 1.4", "paper": "83.0 ± 0.7", "difference": "-2.0", "seeds": "2"}
+    assert table_rows(write_results(folder)) == {
+        "digits/later": {"test accuracy": "not run here", "paper": "83.0 ± 0.7"},
+        "digits/new": {"test accuracy": "70.0", "seeds": "1", **when},
+        "digits/ours": ours | when,
+    }
+
+
+@pytest.mark.parametrize(("accuracy", "difference"), [(84.04, "+1.0"), (83.0, "+0.0"), (50.0, "-33.0")])
+def test_difference_to_the_paper(folder: Path, accuracy: float, difference: str) -> None:
+    define(folder, "digits/ours", paper=PAPER)
+    record(folder, "digits/ours", accuracy)
+    assert table_rows(write_results(folder))["digits/ours"]["difference"] == difference
+
+
+def test_one_table_a_data_set_with_sources_machines_and_notes(folder: Path) -> None:
+    define(folder, "digits/a", note="all was tried", paper=PAPER)
+    define(folder, "digits/b", paper=PAPER)
+    define(folder, "cora/a", paper=PAPER.replace("table 2", "table 3"))
+    record(folder, "digits/a", 80.0)
+    record(folder, "digits/b", 80.0, machine="another")
+    text = write_results(folder).read_text(encoding="utf-8")
+    assert text.startswith("# Results\n") and "do not edit" in text
+    head, cora, digits = text.split("\n## ")
+    assert "|" not in head
+    assert cora.startswith("cora\n") and "| cora/a |" in cora and "Measured on" not in cora
+    assert "Paper's numbers: the paper, table 3." in cora
+    assert digits.startswith("digits\n") and "| digits/a |" in digits and "| digits/b |" in digits
+    assert "Paper's numbers: the paper, table 2." in digits, "once"
+    assert "Measured on: a machine; another." in digits
+    assert digits.rstrip().endswith("- digits/a: all was tried"), "under the table"
+
+
+def test_a_recorded_experiment_needs_only_its_json(folder: Path) -> None:
+    path = define(folder, "digits/ours", note="a note", paper=PAPER)
+    record(folder, "digits/ours", 80.0, 82.0)
+    before = write_results(folder).read_bytes()
+    path.write_text("not even TOML", encoding="utf-8")
+    assert write_results(folder).read_bytes() == before
+
+
+def test_it_follows_the_json(folder: Path) -> None:
+    define(folder, "digits/ours", paper=PAPER)
+    path = record(folder, "digits/ours", 80.0, 82.0)
+    result = json.loads(path.read_text())
+    result["definition"]["paper"]["mean"] = 71.0
+    result["seeds"][1]["test_accuracy"] = 80.0
+    path.write_text(json.dumps(result))
+    row = table_rows(write_results(folder))["digits/ours"]
+    assert (row["test accuracy"], row["paper"], row["difference"]) == ("80.0 ± 0.0", "71.0 ± 0.7", "+10.0")
+
+
+def test_the_definitions_are_those_of_the_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    define(folder, "digits/gat", note="of the folder")
+    define(folder, "unknown/elsewhere")
+    define(tmp_path / "here" / "experiments", "digits/gat", note="of the working directory")
+    monkeypatch.chdir(tmp_path / "here")
+    text = write_results(folder).read_text(encoding="utf-8")
+    assert "of the folder" in text and "of the working directory" not in text and "unknown/elsewhere" in text
+
+
+def test_the_same_bytes_every_time(folder: Path) -> None:
+    for name in ("digits/b", "cora/c", "digits/a"):
+        define(folder, name, paper=PAPER)
+        record(folder, name, 80.0, 81.0)
+    path = write_results(folder)
+    first = path.read_bytes()
+    assert write_results(folder).read_bytes() == first
+    assert {file.name for file in folder.iterdir()} == {"RESULTS.md", "digits", "cora"}
+
+
+def test_a_definition_recorded_by_another_version_names_its_file(folder: Path) -> None:
+    define(folder, "digits/ours")
+    path = record(folder, "digits/ours", 80.0)
+    result = json.loads(path.read_text())
+    result["definition"]["train"]["momentum"] = 0.9
+    path.write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=r"digits/ours/result\.json, \[train\]: 'momentum'"):
+        write_results(folder)
+
+
+def test_a_folder_without_definitions(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no definition\.toml below .*experiments: run this in a checkout"):
+        write_results(folder)
