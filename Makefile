@@ -6,6 +6,8 @@ OUT ?= report
 PYTEST_ARGS ?=
 BIN = $(VENV)/bin
 
+SOURCES = pyproject.toml $(shell find graphattn datasets experiments -name '*.py' -o -name '*.toml')
+
 .PHONY: help demo test lint install scatter lock clean
 
 help:
@@ -22,9 +24,12 @@ $(VENV)/.locked: requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
 	@touch $@
 
-install: $(VENV)/.locked
+$(VENV)/.installed: $(VENV)/.locked $(SOURCES)
 	@echo "== installing graphattn into $(VENV)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
+
+install: $(VENV)/.installed
 
 demo: install
 	@echo "== MLP, GCN and GAT on scikit-learn's handwritten digits as a graph, 10 seeds each: no network, no data"
@@ -36,7 +41,7 @@ demo: install
 
 test: install
 	@echo "== all tests; those that need data skip unless GRAPHATTN_DATA names a folder with it"
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(VENV)/.locked
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from rich.table import Table
 from torch import nn
+from torch_geometric.nn import GATConv as PyGGATConv
 
 from graphattn import data
 from graphattn.conv import GATConv
@@ -127,7 +128,7 @@ def _runners(
     model = MODELS["gat"](loaded.num_features, loaded.num_classes, feature_dropout=0.0).to(device)  # PyG has no third
     if contestant.layers == "pyg":
         for layer in [module for module in model.modules() if isinstance(module, GATConv)]:
-            layer.__class__ = GATConv.__mro__[1]
+            layer.__class__ = PyGGATConv
     if contestant.compiled:
         model.compile()
     task = NodeClassification(loaded)

@@ -38,6 +38,10 @@ DataFolder = Annotated[
     Path | None,
     typer.Option("--data", help="Folder to look for data in first, laid out as FOLDER/NAME/<official file names>."),
 ]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change the definition, e.g. --set train.lr=0.01 --set model.heads=4."),
+]
 Runs = Annotated[Path, typer.Option(help="Folder for checkpoints, curves and results of the runs.")]
 
 
@@ -56,10 +60,7 @@ def run(
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, from 0; default: the definition's.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
     data: DataFolder = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change the definition, e.g. --set train.lr=0.01 --set model.heads=4."),
-    ] = None,
+    set_: Overrides = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Seeds side by side; default: one a core (one on a GPU).")
     ] = None,
@@ -89,6 +90,7 @@ def report(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments to draw; default: only the tables.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for pictures and the HTML page.")] = Path("report"),
     data: DataFolder = None,
+    set_: Overrides = None,
     runs: Runs = Path("runs"),
 ) -> None:
     """Rebuild experiments/RESULTS.md from the recorded JSON; with names, also draw their runs.
@@ -104,7 +106,7 @@ def report(
             path = reports.write_results(experiment.FOLDER)
             console.print(f"wrote {path}")
             return
-        definitions = [experiment.load(name) for name in names]
+        definitions = [experiment.load(name, set_ or []) for name in names]
         page = reports.write_page(definitions, runs, out, data)
         console.print(f"wrote {page}")
 
@@ -181,7 +183,7 @@ def _run(
     import torch
 
     from graphattn import report
-    from graphattn.training import Job, run_seeds, summary
+    from graphattn.training import Job, prepared, run_seeds, summary
 
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is {device!r}: needed cpu, cuda or auto")
@@ -199,6 +201,7 @@ def _run(
         Job(definition, seed, folder, data, device, threads=max(1, cores // workers))
         for seed in range(definition.run.seeds)
     ]
+    prepared(jobs[0])  # what is wrong with the data or the model is said once, here
     finished = []
     with _progress() as progress:
         bar = progress.add_task(definition.name, total=len(jobs), note="")

@@ -31,7 +31,7 @@ else:
 
 FOLDER = Path("experiments")  # of the working directory: a checkout's own, else made by the first recorded run
 _PACKAGE = Path(__file__).resolve().parent
-_SHIPPED = (_PACKAGE / "_experiments", _PACKAGE.parent / "experiments")  # an installed wheel, a checkout
+_SHIPPED = (_PACKAGE / "_packed" / "experiments", _PACKAGE.parent / "experiments")  # an installed wheel, a checkout
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,16 @@ def _model(table: Any, where: str) -> Model:
     for key, value in options.items():
         one_of(key, taken, f"option of model {table['name']} in {where}:")
         options[key] = typed(value, hints[key], f"{where}, [model]: {key}")
+        _check_range(key, options[key], f"{where}, [model]: {key}")
     return Model(table["name"], options)
+
+
+def _check_range(key: str, value: Any, where: str) -> None:
+    """Counts are at least 1, dropouts are probabilities."""
+    if type(value) is int and value < 1:
+        raise ValueError(f"{where} is {value}, needed at least 1")
+    if key.endswith("dropout") and not 0 <= value <= 1:
+        raise ValueError(f"{where} is {value}, needed a probability between 0 and 1")
 
 
 def _override(table: dict[str, Any], override: str) -> None:

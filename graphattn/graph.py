@@ -149,7 +149,8 @@ def _checked_index(role: str, index: Tensor, size: int) -> Tensor:
 
 
 def _grouped(ends: Tensor, others: Tensor, size: int) -> Order:
-    edges = torch.argsort(ends, stable=True)
-    ptr = torch.zeros(size + 1, dtype=torch.int64, device=ends.device)
-    torch.cumsum(torch.bincount(ends, minlength=size), 0, out=ptr[1:])
-    return Order(ptr, edges, others[edges])
+    with torch.inference_mode(False):  # kept for later, when training may need them
+        edges = torch.argsort(ends, stable=True)
+        ptr = torch.zeros(size + 1, dtype=torch.int64, device=ends.device)
+        torch.cumsum(torch.bincount(ends, minlength=size), 0, out=ptr[1:])
+        return Order(ptr, edges, others[edges])

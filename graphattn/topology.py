@@ -12,6 +12,8 @@ from graphattn.graph import Graph
 if TYPE_CHECKING:
     import networkx
 
+_BLOCK = 2**24  # distances held at once
+
 
 def from_edge_index(edge_index: Any, num_nodes: int | tuple[int, int] | None = None) -> Graph:
     """The Graph of PyG's `edge_index`: row 0 sends, row 1 receives.
@@ -48,7 +50,7 @@ def knn(points: Tensor, k: int) -> Graph:
     if not 1 <= k < n:
         raise ValueError(f"k is {k} for {n} points: needed between 1 and {n - 1}")
     points = points.double()  # in float32, points far from the origin lose the small differences between them
-    rows = max(1, 2**24 // n)
+    rows = max(1, _BLOCK // n)
     nearest = []
     for start in range(0, n, rows):
         distance = torch.cdist(points[start : start + rows], points, compute_mode="donot_use_mm_for_euclid_dist")

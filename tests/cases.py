@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from graphattn import Graph
+from graphattn import Graph, ops
 
 # Relative and absolute tolerance of two correct computations of the same thing.
 TOLERANCE: dict[torch.dtype, dict[str, float]] = {
@@ -119,3 +119,15 @@ _PLAIN = (
     Operation("dot_product", {"q": "N_r H D", "k": "N_s H D", "v": "N_s H D"}, {"edge": "E H D"}),
 )
 OPERATIONS: tuple[Operation, ...] = (*_PLAIN, *(replace(op, with_edge_term=True) for op in _PLAIN if op.edge_term))
+
+
+def on_our_operations(layer, *args, **options) -> bool:
+    """Whether a call reaches `ops`: there, and only there, an unknown back end is an error."""
+    with ops.use(backend="none of this name"):
+        try:
+            layer(*args, **options)
+        except ValueError as error:
+            if "none of this name" not in str(error):
+                raise
+            return True
+    return False

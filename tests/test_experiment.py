@@ -86,6 +86,25 @@ def test_a_definition_is_read_in_full(small: Experiment) -> None:
     )
 
 
+def test_what_is_left_out_has_its_default(write: Callable[..., Path]) -> None:
+    write('title = "Small"\n[data]\nname = "digits"\n[model]\nname = "gat"\n')
+    assert experiment.load("digits/small") == Experiment(
+        "digits/small",
+        "Small",
+        experiment.Data("digits"),
+        experiment.Model("gat"),
+        experiment.Train(),
+        experiment.Run(),
+    )
+
+
+@pytest.mark.parametrize(("section", "needed"), [("data", "name"), ("model", "name")])
+def test_what_has_no_default_is_missed(write: Callable[..., Path], section: str, needed: str) -> None:
+    write("[".join(part for part in TEXT.split("[") if not part.startswith(f"{section}]")))
+    with pytest.raises(ValueError, match=rf"definition\.toml, \[{section}\]: the key '{needed}' is missing"):
+        experiment.load("digits/small")
+
+
 def test_data_is_what_load_takes(small: Experiment) -> None:
     loaded = data.load(**asdict(small.data), seed=0)
     assert loaded.name == "digits"
@@ -156,6 +175,7 @@ def test_an_unknown_experiment_gives_the_nearest() -> None:
         ("train.lr=0.5", "train", "lr", 0.5),
         ("train.lr = 1", "train", "lr", 1.0),
         ("train.stop=gat", "train", "stop", "gat"),  # a bare word is a string
+        ("train.stop = gat ", "train", "stop", "gat"),
         ('train.stop="gat"', "train", "stop", "gat"),
         ("data.split=public", "data", "split", "public"),
         ("data.dense=true", "data", "dense", True),
@@ -283,3 +303,16 @@ def test_a_reader_meets_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Path, "replace", watched)
     experiment.save({"mean": 2.0}, path)
     assert seen == [({"mean": 1.0}, {"mean": 2.0})], "the new file was complete before it took the old one's place"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.num_layers=0", "num_layers is 0, needed at least 1"),
+        ("model.heads=-2", "heads is -2, needed at least 1"),
+        ("model.dropout=1.5", "dropout is 1.5, needed a probability"),
+    ],
+)
+def test_model_options_out_of_range_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        experiment.load("cora/gat", [override])

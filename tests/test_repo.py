@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,25 @@ def test_importing_the_package_needs_no_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_wheel_carries_data_sets_and_experiments(tmp_path: Path) -> None:
+    """What `pip install .` installs works in an empty folder: the installed copy, or a wheel made here."""
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("graphattn-*.whl")
+    code = "from graphattn import data, experiment; print(len(data.names()), len(experiment.names()))"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    sets = len(list((ROOT / "datasets").glob("*.toml")))
+    definitions = len(list((ROOT / "experiments").rglob("definition.toml")))
+    assert done.stdout.split() == [str(sets), str(definitions)]

@@ -1,7 +1,7 @@
 """The edges a layer works on: PyG's edge_index with its self-loops, and the Graph of it, made once and kept.
 
 A training loop passes the same `edge_index` at every step, so the result is remembered for as long as that tensor
-lives and is not modified in place (changes made behind torch's back, through NumPy, are not seen).
+lives and is not modified in place. Changes made behind torch's back, through NumPy or `edge_index.data`, are not seen.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ class Edges:
     graph: Graph
     looped: Tensor | None
 
+    def listed(self, edge_index: Tensor) -> Tensor:
+        """The edges in the order of `graph` as a layer returns them; the caller may change what it gets."""
+        return edge_index if self.looped is None else self.looped.clone()
+
 
 _known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
@@ -37,15 +41,16 @@ def edges_of(edge_index: Tensor, num_senders: int, num_receivers: int, loops: in
     """
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index has shape {list(edge_index.shape)}: needed [2, E], senders above receivers")
-    key = (num_senders, num_receivers, loops)
+    key = (num_senders, num_receivers, loops, edge_index.data_ptr())
     if edge_index.is_inference():  # such tensors count no versions, so a change could not be noticed
-        return _made(edge_index, *key)
+        return _made(edge_index, *key[:3])
     version, made = _known.get(edge_index, (None, {}))
     if version != edge_index._version:
         made = {}
         _known[edge_index] = (edge_index._version, made)
     if key not in made:
-        made[key] = _made(edge_index, *key)
+        with torch.inference_mode(False):  # kept for later, when training may need it
+            made[key] = _made(edge_index, *key[:3])
     return made[key]
 
 

@@ -15,7 +15,7 @@ from torch_geometric.nn import MessagePassing
 from graphattn.conv.sparse_linear import SparseFeatures
 
 _STEPS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
-_METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate")
+_METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate", "propagate", "edge_updater")
 
 
 def needs_pyg(layer: MessagePassing, base: type[MessagePassing], edge_index: Any) -> bool:
@@ -28,10 +28,19 @@ def needs_pyg(layer: MessagePassing, base: type[MessagePassing], edge_index: Any
         or layer.aggr not in ("add", "sum")
         or layer.decomposed_layers > 1
         or any(getattr(layer, f"_{step}_forward{when}_hooks") for step in _STEPS for when in ("_pre", ""))
-        or any(getattr(type(layer), name) is not getattr(base, name) for name in _METHODS)
+        or any(_overridden(layer, base, name) for name in _METHODS)
+        or bool(layer.aggr_module._forward_hooks or layer.aggr_module._forward_pre_hooks)
+        or edge_index.is_meta
         or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
     )
+
+
+def _overridden(layer: MessagePassing, base: type[MessagePassing], name: str) -> bool:
+    """Whether a subclass or the instance has its own `name`; what PyG generates from a template does not count."""
+    own = getattr(type(layer), name)
+    plain = own is getattr(base, name) or own is getattr(MessagePassing, name, None)
+    return name in vars(layer) or not (plain or own.__module__.endswith(f"_{name}"))
 
 
 def check_edge_attr(layer: MessagePassing, edge_index: Any, edge_attr: Tensor | None) -> None:
@@ -60,13 +69,17 @@ def check_features(layer: MessagePassing, x: Any) -> None:
     """Node features are [N, F], dense or sparse, or a pair of them for senders and receivers.
 
     Raises:
-        ValueError: another number of dimensions or of features.
+        TypeError: no tensor. ValueError: another number of dimensions or of features.
     """
     pair = isinstance(x, tuple | list)
     sizes = layer.in_channels if isinstance(layer.in_channels, tuple | list) else (layer.in_channels,) * 2
     for part, size, role in zip(x if pair else (x, x), sizes, ("senders", "receivers"), strict=True):
         if part is None:
             continue
+        if not isinstance(part, Tensor | SparseFeatures):
+            raise TypeError(
+                f"{type(layer).__name__}: features of the {role} are a {type(part).__name__}: needed a tensor"
+            )
         if part.dim() != 2 or (size > 0 and part.shape[1] != size):
             width = size if size > 0 else "F"
             raise ValueError(
@@ -74,13 +87,13 @@ def check_features(layer: MessagePassing, x: Any) -> None:
             )
 
 
-def check_size(size: tuple[int, int], num_senders: int, num_receivers: int | None) -> None:
-    """A given (senders, receivers) must be what the features say; receivers without features may be any number.
+def check_size(size: tuple[int | None, int | None], num_senders: int, num_receivers: int | None) -> None:
+    """A given (senders, receivers) must be what the features say; what is None, or has no features, may be any number.
 
     Raises:
         ValueError: another number of either.
     """
-    if size[0] != num_senders or (num_receivers is not None and size[1] != num_receivers):
+    if size[0] not in (None, num_senders) or (num_receivers is not None and size[1] not in (None, num_receivers)):
         found = (num_senders, num_receivers if num_receivers is not None else "any")
         raise ValueError(f"size is {tuple(size)}, but the features are of {found} senders and receivers")
 

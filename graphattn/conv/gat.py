@@ -12,6 +12,7 @@ from torch_geometric.typing import OptPairTensor, OptTensor
 from graphattn import ops
 from graphattn.conv.edges import edges_of, looped_attr
 from graphattn.conv.fallback import check_edge_attr, check_features, check_size, dense, needs_pyg
+from graphattn.conv.weights import attended
 
 
 class GATConv(pyg.GATConv):
@@ -50,7 +51,7 @@ class GATConv(pyg.GATConv):
         x: Any,
         edge_index: Any,
         edge_attr: Tensor | None = None,
-        size: tuple[int, int] | None = None,
+        size: tuple[int | None, int | None] | None = None,
         return_attention_weights: bool | None = None,
     ) -> Any:
         check_edge_attr(self, edge_index, edge_attr)
@@ -63,7 +64,7 @@ class GATConv(pyg.GATConv):
         num_senders, num_receivers = values.shape[0], values.shape[0] if receivers is None else receivers.shape[0]
         if size is not None:
             check_size(size, num_senders, None if receivers is None else num_receivers)
-            num_receivers = size[1]
+            num_receivers = num_receivers if size[1] is None else size[1]
         loops = min(num_senders, num_receivers) if self.add_self_loops else None
         edges = edges_of(edge_index, num_senders, num_receivers, loops)
 
@@ -75,7 +76,9 @@ class GATConv(pyg.GATConv):
         edge_logits = None
         if edge_attr is not None:
             edge_logits = self._edge_logits(looped_attr(edge_attr, edge_index, self.fill_value, loops))
-        out, weights = ops.additive(
+        wanted = bool(return_attention_weights)
+        out, weights = attended(
+            ops.additive,
             F.dropout(values, self.feature_dropout, self.training),
             score_s,
             score_r,
@@ -83,16 +86,14 @@ class GATConv(pyg.GATConv):
             edge_logits,
             negative_slope=self.negative_slope,
             dropout=self.dropout if self.training else 0.0,
-            return_weights=True,
+            wanted=wanted,
         )
         out = out.flatten(1) if self.concat else out.mean(1)
         if residual is not None:
             out = out + residual
         if self.bias is not None:
             out = out + self.bias
-        if return_attention_weights:
-            return out, (edge_index if edges.looped is None else edges.looped, weights)
-        return out
+        return (out, (edges.listed(edge_index), weights)) if wanted else out
 
     def _projected(self, x: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Senders [N_s, H, D], receivers [N_r, H, D] or None, and the residual branch."""

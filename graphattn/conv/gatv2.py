@@ -11,6 +11,7 @@ from torch_geometric.typing import OptTensor, PairTensor
 from graphattn import ops
 from graphattn.conv.edges import edges_of, looped_attr
 from graphattn.conv.fallback import check_edge_attr, check_features, dense, needs_pyg
+from graphattn.conv.weights import attended
 
 
 class GATv2Conv(pyg.GATv2Conv):
@@ -62,7 +63,9 @@ class GATv2Conv(pyg.GATv2Conv):
         if edge_attr is not None:
             edge_attr = looped_attr(edge_attr, edge_index, self.fill_value, loops)
             edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr).view(shape)
-        out, weights = ops.additive_v2(
+        wanted = bool(return_attention_weights)
+        out, weights = attended(
+            ops.additive_v2,
             left,
             right,
             self.att[0],
@@ -70,13 +73,11 @@ class GATv2Conv(pyg.GATv2Conv):
             edge,
             negative_slope=self.negative_slope,
             dropout=self.dropout if self.training else 0.0,
-            return_weights=True,
+            wanted=wanted,
         )
         out = out.flatten(1) if self.concat else out.mean(1)
         if self.res is not None:
             out = out + self.res(receivers)
         if self.bias is not None:
             out = out + self.bias
-        if return_attention_weights:
-            return out, (edge_index if edges.looped is None else edges.looped, weights)
-        return out
+        return (out, (edges.listed(edge_index), weights)) if wanted else out

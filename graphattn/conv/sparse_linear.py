@@ -112,6 +112,8 @@ def _dropout(x: SparseFeatures, p: float = 0.5, training: bool = True, inplace: 
 
 def _matmul(x: SparseFeatures, matrix: Tensor) -> Tensor:
     """[N, F] times [F, D]."""
+    if x.values.requires_grad:
+        raise ValueError("the values of SparseFeatures need a gradient, which they get none of: use x.to_dense()")
     return _SparseMatmul.apply(x.values.to(matrix.dtype), matrix, x.graph)
 
 
@@ -129,5 +131,9 @@ class _SparseMatmul(torch.autograd.Function):
 
 
 def _product(values: Tensor, order: Order, num_columns: int, matrix: Tensor) -> Tensor:
+    """In float32 at least: torch's CSR product knows no half precision."""
+    wide = torch.float32 if matrix.dtype in (torch.float16, torch.bfloat16) else matrix.dtype
     shape = (order.ptr.numel() - 1, num_columns)
-    return torch.sparse_csr_tensor(order.ptr, order.others, values[order.edges], shape) @ matrix.contiguous()
+    with torch.autocast(matrix.device.type, enabled=False):
+        csr = torch.sparse_csr_tensor(order.ptr, order.others, values[order.edges].to(wide), shape)
+        return (csr @ matrix.to(wide).contiguous()).to(matrix.dtype)

@@ -12,6 +12,7 @@ from torch_geometric.typing import OptTensor
 from graphattn import ops
 from graphattn.conv.edges import edges_of
 from graphattn.conv.fallback import check_edge_attr, check_features, dense, needs_pyg
+from graphattn.conv.weights import attended
 
 
 class TransformerConv(pyg.TransformerConv):
@@ -66,11 +67,12 @@ class TransformerConv(pyg.TransformerConv):
             if edge_attr is None:
                 raise ValueError(f"TransformerConv has edge_dim={self.edge_dim}: needed edge_attr, one row an edge")
             edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr).view(shape)
-        out, weights = ops.dot_product(query, key, value, edges.graph, edge, dropout=dropout, return_weights=True)
+        wanted = return_attention_weights is not None
+        out, weights = attended(ops.dot_product, query, key, value, edges.graph, edge, dropout=dropout, wanted=wanted)
         out = out.flatten(1) if self.concat else out.mean(1)
         if self.root_weight:
             out = self._with_root(out, self.lin_skip(receivers))
-        return out if return_attention_weights is None else (out, (edge_index, weights))
+        return (out, (edge_index, weights)) if wanted else out
 
     def _with_root(self, out: Tensor, root: Tensor) -> Tensor:
         if self.lin_beta is None:

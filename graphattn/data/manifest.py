@@ -37,7 +37,7 @@ else:
 FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits")
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_FOLDERS = (_PACKAGE / "_datasets", _PACKAGE.parent / "datasets")  # an installed wheel, a checkout
+_FOLDERS = (_PACKAGE / "_packed" / "datasets", _PACKAGE.parent / "datasets")  # an installed wheel, a checkout
 
 
 @dataclass(frozen=True)

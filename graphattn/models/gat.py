@@ -140,8 +140,9 @@ class ConstGAT(_AttentionNetwork):
         num_layers: int = 2,
         dropout: float = 0.6,
         attention_dropout: float = 0.6,
+        feature_dropout: float = 0.6,
     ) -> None:
         def conv(width: int, out: int, heads: int, concat: bool) -> nn.Module:
-            return ConstantConv(width, out, heads, concat, dropout=attention_dropout)
+            return ConstantConv(width, out, heads, concat, dropout=attention_dropout, feature_dropout=feature_dropout)
 
         super().__init__(conv, in_channels, num_classes, hidden, heads, out_heads, num_layers, dropout)

@@ -42,6 +42,7 @@ from graphattn.ops.dropout import draw
 __all__ = ["BACKENDS", "additive", "additive_v2", "attend", "dot_product", "use"]
 
 BACKENDS = ("reference", "dense", "scatter")
+_HINTS = {"scatter": "build torch-scatter (pip install --no-build-isolation torch-scatter)"}
 
 
 class _Settings(NamedTuple):
@@ -55,9 +56,15 @@ _settings: ContextVar[_Settings] = ContextVar("graphattn.ops", default=_DEFAULT)
 
 
 @contextmanager
-def use(backend: str | None = None, check_nan: bool = False) -> Iterator[None]:
-    """Within this context, run on `backend` and, with `check_nan`, refuse NaN in any argument (it costs a pass)."""
-    token = _settings.set(_Settings(backend, check_nan))
+def use(backend: str | None = None, check_nan: bool | None = None) -> Iterator[None]:
+    """Within this context, run on `backend` and, with `check_nan`, refuse NaN in any argument (it costs a pass).
+
+    What is None stays as the context around has it.
+    """
+    outer = _settings.get()
+    token = _settings.set(
+        _Settings(outer.backend if backend is None else backend, outer.check_nan if check_nan is None else check_nan)
+    )
     try:
         yield
     finally:
@@ -274,5 +281,5 @@ def _backend(name: str) -> ModuleType:
     except ImportError as missing:
         raise ImportError(
             f"back end '{name}' was asked for but cannot be imported ({missing}): "
-            f"install it (pip install graphattn[{name}]) or use backend='reference'"
+            f"{_HINTS.get(name, 'reinstall graphattn')}, or use backend='reference'"
         ) from missing

@@ -1,7 +1,7 @@
 """The same maths through torch-scatter's segment kernels, over edges sorted by receiver.
 
-For machines where torch-scatter is installed (`pip install graphattn[scatter]`) and as an outside judge of the other
-back ends. Half precision is summed in float32.
+For machines where torch-scatter is installed (`pip install --no-build-isolation torch-scatter`), and as an outside
+judge of the other back ends. Half precision is summed in float32.
 """
 
 from __future__ import annotations

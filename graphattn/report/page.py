@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from html import escape
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,7 @@ from matplotlib.figure import Figure
 from graphattn.experiment import Experiment
 from graphattn.report import pictures
 from graphattn.report.tables import measured, published
-from graphattn.training import Job
-from graphattn.training.runs import prepared
+from graphattn.training import Job, prepared
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse}td,th{padding:.3rem .9rem;text-align:left;border-bottom:1px solid #ddd}
@@ -71,10 +72,12 @@ def _attention(
     outputs, attention = inspect(data.x, data.edge_index)
     edge_index, weights = attention[0]
     stem = definition.name.replace("/", "-")
-    return {
-        f"{stem}-neighbourhood": pictures.neighbourhood(data, edge_index, weights),
-        f"{stem}-features": pictures.hidden_plane(data, outputs[0], edge_index, weights),
-    }
+    figures = {f"{stem}-neighbourhood": pictures.neighbourhood(data, edge_index, weights)}
+    if find_spec("sklearn") is None:
+        warnings.warn("no t-SNE picture: it needs scikit-learn (pip install scikit-learn)", stacklevel=2)
+    else:
+        figures[f"{stem}-features"] = pictures.hidden_plane(data, outputs[0], edge_index, weights)
+    return figures
 
 
 def _image(name: str, figure: Figure, out: Path) -> str:

@@ -1,7 +1,7 @@
 """Training: one loop, its tasks and stopping rules, and runs over many seeds."""
 
 from graphattn.training.fit import Diverged, Outcome, fit
-from graphattn.training.runs import Finished, Job, run_seed, run_seeds, summary
+from graphattn.training.runs import Finished, Job, prepared, run_seed, run_seeds, summary
 from graphattn.training.tasks import NodeClassification, Task
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Outcome",
     "Task",
     "fit",
+    "prepared",
     "run_seed",
     "run_seeds",
     "summary",

@@ -8,6 +8,7 @@ from cases import GRAPHS, close, edge_index
 from torch_geometric import EdgeIndex
 from torch_geometric.nn import GATConv as PyGGATConv
 
+from graphattn import conv
 from graphattn.conv import GATConv, GATv2Conv, edges
 from graphattn.conv.edges import edges_of
 
@@ -94,3 +95,38 @@ def test_inference_tensors_are_not_remembered_since_a_change_could_not_be_notice
         before = edges_of(given, N, N, None).graph.senders[0].item()
         given[0, 0] = (before + 1) % N
         assert edges_of(given, N, N, None).graph.senders[0] == (before + 1) % N
+
+
+@pytest.mark.parametrize("layer", ["GATConv", "GATv2Conv", "TransformerConv", "ConstantConv"])
+def test_a_graph_first_met_in_inference_mode_can_be_trained_on(layer, given):
+    module = getattr(conv, layer)(4, 3, heads=2)
+    x = torch.randn(N, 4)
+    with torch.inference_mode():
+        module(x, given)
+    module(x, given).sum().backward()
+    assert all(parameter.grad is not None for parameter in module.parameters())
+
+
+def test_orders_first_made_in_inference_mode_can_be_trained_on():
+    graph = GRAPHS["random"].to("cpu").reverse()
+    with torch.inference_mode():
+        order = graph.by_receiver
+    assert not any(part.is_inference() for part in (order.ptr, order.edges, order.others))
+
+
+@pytest.mark.parametrize("layer", ["GATConv", "GATv2Conv", "ConstantConv"])
+def test_the_returned_edge_index_belongs_to_the_caller(layer, given):
+    module = getattr(conv, layer)(4, 3)
+    x = torch.randn(N, 4)
+    _, (first, _) = module(x, given, return_attention_weights=True)
+    expected = first.clone()
+    first += 100
+    _, (second, _) = module(x, given, return_attention_weights=True)
+    close(second, expected)
+
+
+def test_new_data_under_the_same_tensor_are_noticed(given):
+    before = edges_of(given, N, N, None)
+    given.data = given.flip(0).contiguous()
+    after = edges_of(given, N, N, None)
+    close(after.graph.senders, before.graph.receivers)

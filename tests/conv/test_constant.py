@@ -149,3 +149,21 @@ def test_reset_draws_new_weights_and_a_zero_bias():
     assert not layer.bias.any()
     assert not torch.equal(layer.lin.weight, before["lin.weight"])
     assert not torch.equal(layer.res.weight, before["res.weight"])
+
+
+def test_the_other_flow_and_edge_features_are_refused():
+    with pytest.raises(ValueError, match=r"flow is 'target_to_source'.*flip the rows"):
+        ConstantConv(4, 3, flow="target_to_source")
+    graph = GRAPHS["random"]
+    with pytest.raises(ValueError, match="edge_dim=None"):
+        ConstantConv(4, 3)(torch.randn(graph.num_senders, 4), edge_index(graph), torch.randn(graph.num_edges, 2))
+
+
+def test_feature_dropout_acts_in_training_only():
+    graph = GRAPHS["random"]
+    x = torch.randn(graph.num_senders, 4)
+    layer = ConstantConv(4, 3, feature_dropout=0.5)
+    plain = ConstantConv(4, 3)
+    plain.load_state_dict(layer.state_dict())
+    close(layer.eval()(x, edge_index(graph)), plain(x, edge_index(graph)))
+    assert not torch.equal(layer.train()(x, edge_index(graph)), plain(x, edge_index(graph)))

@@ -216,3 +216,23 @@ def test_both_orders_are_sorted_once_for_all_steps():
     for _ in range(2):
         sparse_linear(F.dropout(sparse, 0.5), weight).sum().backward()
     assert {"by_receiver", "by_sender"} <= vars(sparse.graph).keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_and_autocast_work(dtype):
+    x = SparseFeatures.from_dense((torch.rand(7, 5) < 0.4) * torch.randn(7, 5))
+    weight = torch.randn(3, 5, requires_grad=True)
+    expected = F.linear(x.to_dense(), weight)
+    tolerance = TOLERANCE[dtype]
+    torch.testing.assert_close(sparse_linear(x, weight.to(dtype)).float(), expected, **tolerance)
+    with torch.autocast("cpu", dtype=dtype):
+        out = sparse_linear(x, weight)
+        torch.testing.assert_close(out.float(), expected, **tolerance)
+        out.sum().backward()
+    torch.testing.assert_close(weight.grad, x.to_dense().sum(0).expand(3, 5), rtol=1e-5, atol=1e-5)
+
+
+def test_values_that_need_a_gradient_are_refused():
+    x = SparseFeatures(Graph(torch.tensor([0]), torch.tensor([0]), 2, 1), torch.ones(1, requires_grad=True))
+    with pytest.raises(ValueError, match=r"use x\.to_dense"):
+        sparse_linear(x, torch.randn(3, 2))

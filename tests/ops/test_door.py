@@ -105,7 +105,8 @@ def test_an_unknown_back_end_is_refused_with_those_there_are():
 def test_a_back_end_whose_module_is_missing_is_refused_with_the_reason_and_the_way_out(monkeypatch):
     monkeypatch.delitem(sys.modules, "graphattn.ops.scatter", raising=False)
     monkeypatch.setitem(sys.modules, "torch_scatter", None)
-    with refused(ImportError, "back end 'scatter'", "torch_scatter", "graphattn[scatter]", "backend='reference'"):
+    way_out = "pip install --no-build-isolation torch-scatter"
+    with refused(ImportError, "back end 'scatter'", "torch_scatter", way_out, "backend='reference'"):
         attend(torch.zeros(3, 1), torch.zeros(3, 1, 1), GRAPH, backend="scatter")
 
 
@@ -153,3 +154,12 @@ def test_the_package_offers_the_four_operations_and_the_graph():
 
     assert set(graphattn.__all__) == {"Graph", "additive", "additive_v2", "attend", "dot_product"}
     assert graphattn.additive is additive
+
+
+def test_nested_settings_keep_what_the_inner_one_leaves_open():
+    logits = torch.full((GRAPH.num_edges, 1), torch.nan)
+    values = torch.zeros(GRAPH.num_senders, 1, 1)
+    with ops.use(backend="none of this name"), ops.use(check_nan=True), pytest.raises(ValueError, match="holds NaN"):
+        attend(logits, values, GRAPH)
+    with ops.use(backend="none of this name"), ops.use(check_nan=False), pytest.raises(ValueError, match="no back end"):
+        attend(logits, values, GRAPH)

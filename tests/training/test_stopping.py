@@ -75,8 +75,8 @@ def test_never() -> None:
 
 @pytest.mark.parametrize("stopping", [Gat(9), Window(9), Never()], ids=lambda r: type(r).__name__)
 def test_nan_is_not_kept_and_forgets_nothing(stopping: Rule) -> None:
-    """A worse epoch after one without a number is still worse than the best before it."""
-    assert seen(stopping, losses(2, NAN, 3, INF, 1)) == ([0, 4], None)
+    """An epoch that is better than the one after a NaN is kept only if it is better than all before the NaN too."""
+    assert seen(stopping, losses(2, NAN, 9, INF, 3, 1)) == ([0, 5], None)
 
 
 @pytest.mark.parametrize(
