@@ -69,6 +69,14 @@ def test_every_definition_is_sound(name: str) -> None:
         assert f"{definition.paper.mean}" in opening, "and with the number to expect"
 
 
+@pytest.mark.parametrize("name", [name for name in SHIPPED if experiment.recorded(name)])
+def test_what_was_recorded_is_what_is_defined(name: str) -> None:
+    definition, result = experiment.load(name), experiment.recorded(name)
+    assert experiment.from_table(name, result["definition"], "result.json").key() == definition.key()
+    assert [row["seed"] for row in result["seeds"]] == list(range(definition.run.seeds))
+    assert not result["failed"]
+
+
 def test_the_embedded_experiments_are_shipped() -> None:
     assert {"digits/gat", "digits/gcn", "digits/mlp", "cora/gat"} <= set(SHIPPED)
 
@@ -138,6 +146,10 @@ def test_data_is_what_load_takes(small: Experiment) -> None:
         ("heads =", "head =", "unknown option of model gat in PATH: 'head': did you mean 'heads'?"),
         ("heads = 4", "in_channels = 4", "unknown option of model gat in PATH: 'in_channels'"),
         ("heads = 4", 'heads = "4"', "PATH, [model]: heads is '4', needed int"),
+        ("heads = 4", "heads = 0", "PATH, [model]: heads is 0, needed at least 1"),
+        ("dropout = 0", "dropout = 1.5", "PATH, [model]: dropout is 1.5, needed a probability between 0 and 1"),
+        ("dropout = 0", "attention_dropout = -1", "PATH, [model]: attention_dropout is -1.0, needed a probability"),
+        ("dropout = 0", "dropout = nan", "PATH, [model]: dropout is nan, needed a probability"),
         ("heads = 4", "options = 3", "PATH, [model]: options is 3, needed a table"),
         ("mean = 83\n", "", "PATH, [paper]: the key 'mean' is missing"),
         ("mean = 83", 'mean = "83"', "PATH, [paper]: mean is '83', needed float"),

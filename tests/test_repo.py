@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -173,3 +174,19 @@ def test_the_wheel_carries_data_sets_and_experiments(tmp_path: Path) -> None:
     sets = len(list((ROOT / "datasets").glob("*.toml")))
     definitions = len(list((ROOT / "experiments").rglob("definition.toml")))
     assert done.stdout.split() == [str(sets), str(definitions)]
+
+
+README_ROWS = {"GAT": "gat", "GCN-64": "gcn-64", "GCN": "gcn", "MoNet": "monet", "Chebyshev": "cheb", "MLP": "mlp"}
+
+
+@pytest.mark.parametrize(("title", "model"), README_ROWS.items())
+def test_readme_numbers_are_the_recorded_ones(title: str, model: str) -> None:
+    from graphattn.report.tables import measured
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| {re.escape(title)} \|(.*)\|$", text, re.MULTILINE)
+    cells = [cell.strip() for cell in row.split("|")]
+    for cell, data_set in ((cells[0], "cora"), (cells[2], "citeseer")):
+        path = ROOT / "experiments" / data_set / model / "result.json"
+        expected = measured(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else "not run here"
+        assert cell == expected, f"{data_set}/{model}"

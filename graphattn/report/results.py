@@ -15,7 +15,7 @@ _HEAD = """# Results
 
 Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy in
 percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on validation data.
-"Not run here" is a definition that is ready but whose data were not at hand.
+"Not run here" is a definition that is ready to run and has no recorded result yet.
 """
 
 
