@@ -201,7 +201,7 @@ def _run(
         Job(definition, seed, folder, data, device, threads=max(1, cores // workers))
         for seed in range(definition.run.seeds)
     ]
-    prepared(jobs[0])  # what is wrong with the data or the model is said once, here
+    prepared(replace(jobs[0], device="cpu"))  # what is wrong with the data or the model is said once, here
     finished = []
     with _progress() as progress:
         bar = progress.add_task(definition.name, total=len(jobs), note="")

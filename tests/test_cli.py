@@ -284,12 +284,12 @@ def test_a_failing_seed_is_reported_and_the_exit_code_tells(tiny: Path) -> None:
     assert invoke("run", "digits/tiny").exit_code == 0, "the command repeated mends it"
 
 
-def test_all_seeds_fail(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_wrong_for_all_seeds_is_said_once(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str, **_: Any) -> NodeData:
         raise ValueError("the data are broken")
 
     monkeypatch.setattr(data, "load", broken)
-    assert re.match("no seed of digits/tiny ended well: .*the data are broken", refused("run", "digits/tiny"))
+    assert refused("run", "digits/tiny").strip() == "the data are broken"
 
 
 @pytest.mark.parametrize(

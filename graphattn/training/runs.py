@@ -12,12 +12,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def run_seeds(jobs: list[Job], workers: int) -> Iterator[Finished]:
 
 def _side_by_side(waiting: dict[int, Job], workers: int) -> Iterator[Finished]:
     """Yield each job of `waiting` as it ends, and take it out of there; what a dying process leaves undone stays."""
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_end_with_parent) as pool:
         futures = {pool.submit(run_seed, job): job.seed for job in waiting.values()}
         try:
             for future in as_completed(futures):
@@ -135,6 +136,17 @@ def _side_by_side(waiting: dict[int, Job], workers: int) -> Iterator[Finished]:
             for process in list(pool._processes.values()):  # else they first train the seeds that the pool has queued
                 process.terminate()
             raise
+
+
+def _end_with_parent() -> None:
+    """In a worker: if the parent is killed, end too; else it would train on unseen, then wait for work for ever."""
+
+    def watch() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _finished(future: Future[dict[str, Any]], seed: int) -> Finished:
