@@ -221,7 +221,9 @@ list(run_seeds([job("killed")], workers=1))
 def test_a_command_that_was_really_killed_goes_on_when_repeated(tmp_path: Path) -> None:
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     # It returns when nobody holds the output any more: the worker has ended with its parent.
-    ended = subprocess.run([sys.executable, "-c", KILLED], cwd=tmp_path, env=here, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=tmp_path, env=here, capture_output=True, text=True, timeout=300
+    )
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     (killed,) = tmp_path.glob("killed/digits/gcn/*/seed-0")
     assert 0 < torch.load(killed / "last.pt", weights_only=True)["progress"]["epoch"] < 60
@@ -229,7 +231,7 @@ def test_a_command_that_was_really_killed_goes_on_when_repeated(tmp_path: Path) 
 
     options = ["--seeds=1", "--workers=1", "--device=cpu", "--set=train.epochs=60", "--runs=killed"]
     command = [sys.executable, "-m", "graphattn", "run", "digits/gcn", *options]
-    subprocess.run(command, cwd=tmp_path, env=here, check=True)
+    subprocess.run(command, cwd=tmp_path, env=here, check=True, timeout=300)
     (whole,) = tmp_path.glob("whole/digits/gcn/*/seed-0")
     assert {file.name for file in killed.iterdir()} >= {"result.json", "best.pt", "metrics.csv"}
     assert not (killed / "last.pt").exists()
