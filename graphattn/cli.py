@@ -191,10 +191,7 @@ def _run(
         raise ValueError("device is 'cuda', but torch sees no GPU: use --device cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    manifests.locate(manifests.read(definition.data.name), data)  # a missing file is one error, a download is one
     folder = runs / definition.name / definition.key()
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or (cores if device == "cpu" else 1), definition.run.seeds)
     jobs = [
@@ -202,6 +199,8 @@ def _run(
         for seed in range(definition.run.seeds)
     ]
     prepared(replace(jobs[0], device="cpu"))  # what is wrong with the data or the model is said once, here
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
     finished = []
     with _progress() as progress:
         bar = progress.add_task(definition.name, total=len(jobs), note="")

@@ -288,8 +288,10 @@ def test_what_is_wrong_for_all_seeds_is_said_once(tiny: Path, monkeypatch: pytes
     def broken(name: str, **_: Any) -> NodeData:
         raise ValueError("the data are broken")
 
+    invoke("run", "digits/tiny", "--seeds", "1")
     monkeypatch.setattr(data, "load", broken)
-    assert refused("run", "digits/tiny").strip() == "the data are broken"
+    assert refused("run", "digits/tiny", "--fresh").strip() == "the data are broken"
+    assert (runs_of("digits/tiny") / "seed-0" / "result.json").exists(), "nothing is forgotten for it"
 
 
 @pytest.mark.parametrize(
