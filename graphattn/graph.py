@@ -12,6 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from graphattn import native
+
 
 @dataclass(frozen=True, eq=False)
 class Order:
@@ -150,6 +152,10 @@ def _checked_index(role: str, index: Tensor, size: int) -> Tensor:
 
 def _grouped(ends: Tensor, others: Tensor, size: int) -> Order:
     with torch.inference_mode(False):  # kept for later, when training may need them
+        if native.kernels is not None and ends.device.type == "cpu" and type(ends) is type(others) is Tensor:
+            ptr, edges, grouped = ends.new_empty(size + 1), torch.empty_like(ends), torch.empty_like(others)
+            native.kernels.group(ends.contiguous(), others.contiguous(), native.threads(), ptr, edges, grouped)
+            return Order(ptr, edges, grouped)
         edges = torch.argsort(ends, stable=True)
         ptr = torch.zeros(size + 1, dtype=torch.int64, device=ends.device)
         torch.cumsum(torch.bincount(ends, minlength=size), 0, out=ptr[1:])

@@ -27,7 +27,8 @@ ROWS = [
     ["conv"],
     ["ops"],
     ["topology"],
-    ["graph", "record"],
+    ["graph"],
+    ["native", "record"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
@@ -82,7 +83,7 @@ def test_an_import_that_points_up_is_found(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_only_ops_knows_that_back_ends_exist() -> None:
-    back_ends = ("reference", "dense", "scatter")
+    back_ends = ("reference", "dense", "scatter", "cpu")
     knowing = [
         str(path)
         for path in package_files()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
+from torch_geometric import EdgeIndex
 from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from graphattn.graph import Graph
@@ -66,6 +67,7 @@ def _made(edge_index: Tensor, num_senders: int, num_receivers: int, loops: int |
     looped = None
     if loops is not None:
         looped, _ = add_self_loops(remove_self_loops(edge_index)[0], num_nodes=loops)
-    plain = torch.Tensor.as_subclass(edge_index if looped is None else looped, Tensor)
+    plain = edge_index if looped is None else looped
+    plain = plain.as_tensor() if isinstance(plain, EdgeIndex) else plain
     # Cloned rows: a view would keep `edge_index` alive, and with it its own entry in `_known`.
     return Edges(Graph(plain[0].clone(), plain[1].clone(), num_senders, num_receivers), looped)

@@ -12,12 +12,14 @@ Four operations differ in how an edge is scored; all share the rest. With z_e th
 | `dot_product` | scale * q_i . (k_j + e_ij)          | v_j + e_ij   | graph transformer, Shi et al. 2021 |
 
 Shapes: N_s senders, N_r receivers, E edges, H heads, D values a head; edge-shaped tensors are in the caller's edge
-order. A receiver without incoming edges, or whose logits are all -inf, gets zeros. `dropout` drops weights with that
+order; values and keys may have one head, which all heads then share. A receiver without incoming edges, or whose
+logits are all -inf, gets zeros. `dropout` drops weights with that
 probability and scales the others by 1 / (1 - p); pass 0 when evaluating. With `return_weights=True` each operation
 returns (out, weights [E, H]): the weights that multiplied the values, after dropout.
 
 Arguments are checked here, once, and a back end is chosen here, nowhere else:
-    reference   plain PyTorch: the definition; the default
+    cpu         fused C++ kernels; the default on the CPU
+    reference   plain PyTorch: the definition; the default elsewhere, and where the kernels could not be compiled
     dense       complete graphs only: matrix products, SDPA
     scatter     torch-scatter (extra)
 One asked for by name (`backend=...`, or `with ops.use(backend=...)`) runs or fails with the reason.
@@ -26,23 +28,29 @@ One asked for by name (`backend=...`, or `with ops.use(backend=...)`) runs or fa
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from types import ModuleType
 from typing import Literal, NamedTuple, overload
 
 from jaxtyping import Float
 from torch import Tensor
 
+from graphattn import native
 from graphattn.graph import Graph
 from graphattn.ops.checks import checked
 from graphattn.ops.dropout import draw
 
 __all__ = ["BACKENDS", "additive", "additive_v2", "attend", "dot_product", "use"]
 
-BACKENDS = ("reference", "dense", "scatter")
-_HINTS = {"scatter": "build torch-scatter (pip install --no-build-isolation torch-scatter)"}
+BACKENDS = ("reference", "dense", "scatter", "cpu")
+_HINTS = {
+    "scatter": "build torch-scatter (pip install --no-build-isolation torch-scatter)",
+    "cpu": "reinstall graphattn where there is a C++ compiler",
+}
 
 
 class _Settings(NamedTuple):
@@ -74,7 +82,7 @@ def use(backend: str | None = None, check_nan: bool | None = None) -> Iterator[N
 @overload
 def attend(
     logits: Float[Tensor, "E H"],
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     graph: Graph,
     *,
     dropout: float = 0.0,
@@ -86,7 +94,7 @@ def attend(
 @overload
 def attend(
     logits: Float[Tensor, "E H"],
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     graph: Graph,
     *,
     dropout: float = 0.0,
@@ -97,7 +105,7 @@ def attend(
 
 def attend(
     logits: Float[Tensor, "E H"],
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     graph: Graph,
     *,
     dropout: float = 0.0,
@@ -105,13 +113,13 @@ def attend(
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Softmax of given logits over the edges entering each receiver, then the weighted sum of values: [N_r, H, D]."""
-    arguments = {"logits": (logits, "E H"), "values": (values, "N_s H D")}
+    arguments = {"logits": (logits, "E H"), "values": (values, "N_s #H D")}
     return _run("attend", graph, arguments, {}, dropout, return_weights, backend)
 
 
 @overload
 def additive(
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     score_s: Float[Tensor, "N_s H"],
     score_r: Float[Tensor, "N_r H"],
     graph: Graph,
@@ -126,7 +134,7 @@ def additive(
 
 @overload
 def additive(
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     score_s: Float[Tensor, "N_s H"],
     score_r: Float[Tensor, "N_r H"],
     graph: Graph,
@@ -140,7 +148,7 @@ def additive(
 
 
 def additive(
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     score_s: Float[Tensor, "N_s H"],
     score_r: Float[Tensor, "N_r H"],
     graph: Graph,
@@ -153,7 +161,7 @@ def additive(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`attend` with logits leaky(s_j + r_i + e_ij), as in GAT: [N_r, H, D]."""
     arguments = {
-        "values": (values, "N_s H D"),
+        "values": (values, "N_s #H D"),
         "score_s": (score_s, "N_s H"),
         "score_r": (score_r, "N_r H"),
         "edge_logits": (edge_logits, "E H"),
@@ -211,8 +219,8 @@ def additive_v2(
 @overload
 def dot_product(
     q: Float[Tensor, "N_r H D"],
-    k: Float[Tensor, "N_s H D"],
-    v: Float[Tensor, "N_s H D"],
+    k: Float[Tensor, "N_s #H D"],
+    v: Float[Tensor, "N_s #H D"],
     graph: Graph,
     edge: Float[Tensor, "E H D"] | None = None,
     *,
@@ -226,8 +234,8 @@ def dot_product(
 @overload
 def dot_product(
     q: Float[Tensor, "N_r H D"],
-    k: Float[Tensor, "N_s H D"],
-    v: Float[Tensor, "N_s H D"],
+    k: Float[Tensor, "N_s #H D"],
+    v: Float[Tensor, "N_s #H D"],
     graph: Graph,
     edge: Float[Tensor, "E H D"] | None = None,
     *,
@@ -240,8 +248,8 @@ def dot_product(
 
 def dot_product(
     q: Float[Tensor, "N_r H D"],
-    k: Float[Tensor, "N_s H D"],
-    v: Float[Tensor, "N_s H D"],
+    k: Float[Tensor, "N_s #H D"],
+    v: Float[Tensor, "N_s #H D"],
     graph: Graph,
     edge: Float[Tensor, "E H D"] | None = None,
     *,
@@ -251,7 +259,7 @@ def dot_product(
     backend: str | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """`attend` over the values v_j + e_ij with logits scale * q_i . (k_j + e_ij); scale is 1 / sqrt(D) by default."""
-    arguments = {"q": (q, "N_r H D"), "k": (k, "N_s H D"), "v": (v, "N_s H D"), "edge": (edge, "E H D")}
+    arguments = {"q": (q, "N_r H D"), "k": (k, "N_s #H D"), "v": (v, "N_s #H D"), "edge": (edge, "E H D")}
     if scale is None:
         scale = max(1, q.shape[-1]) ** -0.5 if isinstance(q, Tensor) and q.dim() else 1.0  # the door refuses the others
     return _run("dot_product", graph, arguments, {"scale": scale}, dropout, return_weights, backend)
@@ -268,11 +276,32 @@ def _run(
 ) -> Tensor | tuple[Tensor, Tensor]:
     settings = _settings.get()
     tensors = checked(op, graph, settings.check_nan, arguments)
-    run = getattr(_backend(backend or settings.backend or "reference"), op)
-    out, weights = run(**tensors, graph=graph, **options, dropout=draw(dropout), return_weights=return_weights)
+    run = getattr(_backend(backend or settings.backend or _default(graph.device.type)), op)
+    mask = draw(dropout, graph.device)
+    out, weights = run(**tensors, graph=graph, **options, dropout=mask, return_weights=return_weights)
     return (out, weights) if return_weights else out
 
 
+def _default(device: str) -> str:
+    if device != "cpu":
+        return "reference"
+    if native.kernels is None:
+        _warn_once()
+        return "reference"
+    return "cpu"
+
+
+@cache
+def _warn_once() -> None:
+    warnings.warn(
+        f"graphattn has no compiled kernels ({native.missing}): it runs on 'reference', many times slower; "
+        f"{_HINTS['cpu']}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+@cache
 def _backend(name: str) -> ModuleType:
     if name not in BACKENDS:
         raise ValueError(f"no back end '{name}': there are {', '.join(BACKENDS)}")

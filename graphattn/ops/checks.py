@@ -19,7 +19,7 @@ def checked(
     """The arguments in their common dtype (promoted as torch's own operators do, e.g. under autocast).
 
     Each argument is (tensor, shape in letters), e.g. {"values": (values, "N_s H D")}; an absent edge term stays None.
-    Letters mean the same in all arguments of a call; E, N_s and N_r are the graph's.
+    Letters mean the same in all arguments of a call; E, N_s and N_r are the graph's; #H may be 1 instead of H.
 
     Raises:
         TypeError: not a tensor, or not of a floating dtype.
@@ -32,8 +32,8 @@ def checked(
     present = {name: (tensor, letters) for name, (tensor, letters) in arguments.items() if tensor is not None}
     for name in arguments:
         if name not in present and name not in _OPTIONAL:
-            raise TypeError(f"{op}: {name} is None: needed a tensor of shape [{arguments[name][1]}]")
-    for name, (tensor, letters) in present.items():
+            raise TypeError(f"{op}: {name} is None: needed a tensor of shape [{arguments[name][1].replace('#', '')}]")
+    for name, (tensor, letters) in sorted(present.items(), key=lambda item: "#" in item[1][1]):
         _check_kind(op, name, tensor, letters, graph)
         _check_shape(op, name, tensor, letters.split(), sizes)
         if check_nan and tensor.isnan().any():
@@ -45,7 +45,7 @@ def checked(
 
 def _check_kind(op: str, name: str, tensor: Tensor, letters: str, graph: Graph) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name} is a {type(tensor).__name__}: needed a tensor of shape [{letters}]")
+        raise TypeError(f"{op}: {name} is a {type(tensor).__name__}: needed a tensor of shape [{letters.replace('#', '')}]")
     if not tensor.dtype.is_floating_point:
         raise TypeError(f"{op}: {name} has dtype {tensor.dtype}: needed a floating dtype; convert with .float()")
     if tensor.device != graph.device:
@@ -54,11 +54,18 @@ def _check_kind(op: str, name: str, tensor: Tensor, letters: str, graph: Graph) 
 
 def _check_shape(op: str, name: str, tensor: Tensor, letters: list[str], sizes: dict[str, int]) -> None:
     """Learns the sizes of letters it has not met, and holds the others to what they were."""
-    needed = "[" + ", ".join(f"{letter}={sizes[letter]}" if letter in sizes else letter for letter in letters) + "]"
     agrees = tensor.dim() == len(letters) and all(
-        sizes.setdefault(letter, size) == size for letter, size in zip(letters, tensor.shape, strict=True)
+        (size == 1 and letter[0] == "#") or sizes.setdefault(letter.lstrip("#"), size) == size
+        for letter, size in zip(letters, tensor.shape, strict=True)
     )
     if not agrees:
-        raise ValueError(f"{op}: {name} has shape {list(tensor.shape)}: needed {needed}")
+        needed = ", ".join(_named(letter, sizes) for letter in letters)
+        raise ValueError(f"{op}: {name} has shape {list(tensor.shape)}: needed [{needed}]")
     if sizes.get("H") == 0:
         raise ValueError(f"{op}: {name} has no heads (shape {list(tensor.shape)}): needed at least one")
+
+
+def _named(letter: str, sizes: dict[str, int]) -> str:
+    plain = letter.lstrip("#")
+    named = f"{plain}={sizes[plain]}" if plain in sizes else plain
+    return named if plain == letter else f"{named} or 1"

@@ -19,7 +19,7 @@ from graphattn.ops.reference import Result, accumulation_dtype
 
 def attend(
     logits: Float[Tensor, "E H"],
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     graph: Graph,
     dropout: Dropout | None,
     return_weights: bool,
@@ -28,7 +28,7 @@ def attend(
 
 
 def additive(
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     score_s: Float[Tensor, "N_s H"],
     score_r: Float[Tensor, "N_r H"],
     graph: Graph,
@@ -62,8 +62,8 @@ def additive_v2(
 
 def dot_product(
     q: Float[Tensor, "N_r H D"],
-    k: Float[Tensor, "N_s H D"],
-    v: Float[Tensor, "N_s H D"],
+    k: Float[Tensor, "N_s #H D"],
+    v: Float[Tensor, "N_s #H D"],
     graph: Graph,
     edge: Float[Tensor, "E H D"] | None,
     scale: float,
@@ -84,7 +84,7 @@ def dot_product(
 
 def _aggregate(
     logits: Float[Tensor, "N_r N_s H"],
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     edge: Float[Tensor, "N_r N_s H D"] | None,
     graph: Graph,
     dropout: Dropout | None,

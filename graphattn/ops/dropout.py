@@ -18,17 +18,17 @@ _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive heads over the 
 
 
 class Dropout(NamedTuple):
-    """Probability that a weight is dropped, and the 62-bit seed of the mask."""
+    """Probability that a weight is dropped, and the 62-bit seed of the mask, a tensor so that drawing it never waits."""
 
     p: float
-    seed: int
+    seed: Tensor  # [], int64
 
 
-def draw(p: float) -> Dropout | None:
-    """A fresh mask from torch's generator, or None where nothing is dropped."""
+def draw(p: float, device: torch.device) -> Dropout | None:
+    """A fresh mask from torch's generator of that device, or None where nothing is dropped."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout is {p}: needed a probability between 0 and 1")
-    return Dropout(p, int(torch.randint(1 << 62, ()))) if p > 0 else None
+    return Dropout(p, torch.randint(1 << 62, (), device=device)) if p > 0 else None
 
 
 def scale(dropout: Dropout, edges: Int[Tensor, "*E"], heads: int, dtype: torch.dtype) -> Float[Tensor, "*E {heads}"]:

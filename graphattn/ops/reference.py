@@ -19,7 +19,7 @@ Result = tuple[Tensor, Tensor | None]  # out [N_r, H, D] and, on request, the we
 
 def attend(
     logits: Float[Tensor, "E H"],
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     graph: Graph,
     dropout: Dropout | None,
     return_weights: bool,
@@ -28,7 +28,7 @@ def attend(
 
 
 def additive(
-    values: Float[Tensor, "N_s H D"],
+    values: Float[Tensor, "N_s #H D"],
     score_s: Float[Tensor, "N_s H"],
     score_r: Float[Tensor, "N_r H"],
     graph: Graph,
@@ -57,8 +57,8 @@ def additive_v2(
 
 def dot_product(
     q: Float[Tensor, "N_r H D"],
-    k: Float[Tensor, "N_s H D"],
-    v: Float[Tensor, "N_s H D"],
+    k: Float[Tensor, "N_s #H D"],
+    v: Float[Tensor, "N_s #H D"],
     graph: Graph,
     edge: Float[Tensor, "E H D"] | None,
     scale: float,
@@ -84,7 +84,7 @@ def segment_softmax(logits: Float[Tensor, "E H"], receivers: Tensor, num_receive
 
 def _aggregate(
     logits: Float[Tensor, "E H"],
-    messages: Float[Tensor, "E H D"],
+    messages: Float[Tensor, "E #H D"],
     graph: Graph,
     dropout: Dropout | None,
     return_weights: bool,
@@ -94,7 +94,7 @@ def _aggregate(
     if dropout is not None:
         edges = torch.arange(graph.num_edges, device=graph.device)
         weights = weights * scale(dropout, edges, weights.shape[1], wide)
-    out = messages.new_zeros((graph.num_receivers, *messages.shape[1:]), dtype=wide)
+    out = messages.new_zeros((graph.num_receivers, weights.shape[1], messages.shape[2]), dtype=wide)
     out = out.index_add(0, graph.receivers, weights.unsqueeze(-1) * messages.to(wide))
     return out.to(messages.dtype), weights.to(messages.dtype) if return_weights else None
 

@@ -40,7 +40,7 @@ def additive_v2(
 
 def dot_product(
     q: Float[Tensor, "N_r H D"],
-    k: Float[Tensor, "N_s H D"],
+    k: Float[Tensor, "N_s #H D"],
     graph: Graph,
     edge: Float[Tensor, "E H D"] | None,
     scale: float,

@@ -1,0 +1,32 @@
+"""The compiled kernels, or the reason why there are none, and how many threads they may use."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+
+import torch  # before the kernels: where both link the same OpenMP library, they then share its threads
+
+kernels: ModuleType | None
+try:
+    from graphattn import _cpu as kernels
+except ImportError as error:
+    kernels, missing = None, str(error)
+else:
+    missing = ""
+
+_forked = False
+
+
+def threads() -> int:
+    """As many as torch may use; one in a forked process, where OpenMP's threads are gone (the results are the same)."""
+    return 1 if _forked else torch.get_num_threads()
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,248 @@
+// The door between Python and the kernels: checks the arrays, picks the instruction set, lets go of the GIL.
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cmath>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../graph.h"
+#include "cpu_kernels.h"
+
+namespace nb = nanobind;
+
+namespace graphattn {
+
+#define DECLARE(isa) namespace isa { extern const Kernels kernels; }
+DECLARE(baseline)
+#ifdef GRAPHATTN_X86
+DECLARE(avx2)
+DECLARE(avx512)
+#endif
+
+namespace {
+
+using Array = nb::ndarray<nb::device::cpu, nb::c_contig>;
+using MaybeArray = std::optional<Array>;
+using Index = nb::ndarray<const int64_t, nb::ndim<1>, nb::device::cpu, nb::c_contig>;
+
+// The instruction sets this machine can run, best first.
+const std::vector<const Kernels *> &available() {
+  static const std::vector<const Kernels *> found = [] {
+    std::vector<const Kernels *> list;
+#ifdef GRAPHATTN_X86
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl");
+    if (avx512) list.push_back(&avx512::kernels);
+    if (avx2) list.push_back(&avx2::kernels);
+#endif
+    list.push_back(&baseline::kernels);
+    return list;
+  }();
+  return found;
+}
+
+const Kernels *chosen = available().front();
+
+std::vector<std::string> instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels *kernels : available()) names.push_back(kernels->name);
+  return names;
+}
+
+void use_instruction_set(const std::string &name) {
+  for (const Kernels *kernels : available())
+    if (name == kernels->name) {
+      chosen = kernels;
+      return;
+    }
+  throw nb::value_error(("no instruction set '" + name + "' on this machine").c_str());
+}
+
+[[noreturn]] void refuse(const char *name, const char *why) {
+  throw nb::value_error((std::string(name) + " " + why).c_str());
+}
+
+Type type_of(const Array &array) {
+  if (array.dtype() == nb::dtype<float>()) return Type::f32;
+  if (array.dtype() == nb::dtype<double>()) return Type::f64;
+  if (array.dtype().bits == 16 && array.dtype().code == uint8_t(nb::dlpack::dtype_code::Bfloat)) return Type::bf16;
+  if (array.dtype().bits == 16 && array.dtype().code == uint8_t(nb::dlpack::dtype_code::Float)) return Type::f16;
+  throw nb::type_error("values must be float32, float64, bfloat16 or float16");
+}
+
+using Shape = std::initializer_list<int64_t>;
+
+void *data(const char *name, const Array &array, nb::dlpack::dtype type, Shape shape) {
+  if (array.dtype() != type) refuse(name, "has another dtype than the call needs");
+  if (array.ndim() != shape.size()) refuse(name, "has another number of dimensions than the call needs");
+  size_t k = 0;
+  for (int64_t size : shape)
+    if (int64_t(array.shape(k++)) != size) refuse(name, "has another shape than the call needs");
+  if (!array.data() && array.size()) refuse(name, "has no memory, as a tensor that only stands for one");
+  return array.data();
+}
+
+void *data(const char *name, const MaybeArray &array, nb::dlpack::dtype type, Shape shape) {
+  return array ? data(name, *array, type, shape) : nullptr;
+}
+
+nb::dlpack::dtype sum_type(Type type) { return type == Type::f64 ? nb::dtype<double>() : nb::dtype<float>(); }
+
+Order order_of(const Index &ptr, const Index &edges, const Index &others) {
+  if (ptr.size() == 0) refuse("ptr", "is empty: one number more than nodes is needed");
+  if (!ptr.data() || (edges.size() && !(edges.data() && others.data())))
+    refuse("ptr", "has no memory, as a tensor that only stands for one");
+  Order order{ptr.data(), edges.data(), others.data(), int64_t(ptr.size()) - 1};
+  if (edges.size() != others.size() || int64_t(edges.size()) != order.ptr[order.nodes])
+    refuse("ptr", "does not end with the number of edges");
+  return order;
+}
+
+Dropout dropout_of(double p, uint64_t seed) {
+  Dropout dropout;
+  dropout.on = p > 0;
+  dropout.low = uint32_t(seed), dropout.high = uint32_t(seed >> 32);
+  dropout.threshold = p == 1 ? 0 : uint32_t(p * 4294967296.0);
+  dropout.scale = p == 1 ? 0.0 : 1 / (1 - p);
+  return dropout;
+}
+
+struct Sizes {
+  int64_t senders, receivers, edges, heads, width;
+};
+
+Attention attention_of(int score, const Array &values, const MaybeArray &left, const MaybeArray &right,
+                       const MaybeArray &att, const MaybeArray &edge, Sizes n, double constant, double p, uint64_t seed,
+                       int threads) {
+  if (values.ndim() != 3) refuse("values", "has another number of dimensions than three");
+  Attention a;
+  a.score = Score(score), a.type = type_of(values), a.heads = n.heads, a.width = n.width, a.edges = n.edges;
+  a.shared_values = int64_t(values.shape(1)) != n.heads;
+  a.constant = constant, a.dropout = dropout_of(p, seed), a.threads = threads < 1 ? 1 : threads;
+  const auto type = values.dtype();
+  const int64_t value_heads = a.shared_values ? 1 : n.heads;
+  const bool wide = a.score == Score::additive_v2 || a.score == Score::dot_product;
+  a.values = data("values", values, type, {n.senders, value_heads, n.width});
+  if (a.score == Score::additive) {
+    a.left = data("left", left.value(), type, {n.senders, n.heads});
+    a.right = data("right", right.value(), type, {n.receivers, n.heads});
+  }
+  if (a.score == Score::dot_product) a.left = data("left", left.value(), type, {n.senders, value_heads, n.width});
+  if (a.score == Score::additive_v2) a.att = data("att", att.value(), type, {n.heads, n.width});
+  if (a.score == Score::additive_v2 && a.shared_values && n.heads != 1) refuse("values", "must have a row for each head");
+  if (wide) a.right = data("right", right.value(), type, {n.receivers, n.heads, n.width});
+  a.edge = wide ? data("edge", edge, type, {n.edges, n.heads, n.width}) : data("edge", edge, type, {n.edges, n.heads});
+  if (a.score == Score::given && !edge) refuse("edge", "holds the logits and is missing");
+  return a;
+}
+
+void forward(int score, Array values, MaybeArray left, MaybeArray right, MaybeArray att, MaybeArray edge, int64_t heads,
+             Index ptr, Index edges, Index others, double constant, double p, uint64_t seed, int threads, Array out,
+             Array lse, MaybeArray weights) {
+  const Order order = order_of(ptr, edges, others);
+  const Sizes n{int64_t(values.shape(0)), order.nodes, int64_t(edges.size()), heads, int64_t(values.shape(2))};
+  Attention a = attention_of(score, values, left, right, att, edge, n, constant, p, seed, threads);
+  a.by_receiver = order;
+  const auto sums = sum_type(a.type);
+  Forward to{data("out", out, values.dtype(), {n.receivers, n.heads, n.width}),
+             data("lse", lse, nb::dtype<double>(), {n.receivers, n.heads}), data("weights", weights, sums, {n.edges, n.heads})};
+  nb::gil_scoped_release free;
+  chosen->forward(a, to);
+}
+
+void backward(int score, Array values, MaybeArray left, MaybeArray right, MaybeArray att, MaybeArray edge,
+              int64_t heads, Index ptr, Index edges, Index others, Index sender_ptr, Index sender_edges,
+              Index sender_others, double constant, double p, uint64_t seed, int threads, Array out, Array lse,
+              Array grad_out, MaybeArray weights, MaybeArray grad_weights, MaybeArray grad_values, MaybeArray grad_left,
+              MaybeArray grad_right, MaybeArray grad_att, MaybeArray grad_edge, Array row_sums, MaybeArray logit_grads) {
+  const Order order = order_of(ptr, edges, others);
+  const Sizes n{int64_t(values.shape(0)), order.nodes, int64_t(edges.size()), heads, int64_t(values.shape(2))};
+  Attention a = attention_of(score, values, left, right, att, edge, n, constant, p, seed, threads);
+  a.by_receiver = order;
+  a.by_sender = order_of(sender_ptr, sender_edges, sender_others);
+  if (a.by_sender.nodes != n.senders || int64_t(sender_edges.size()) != n.edges)
+    refuse("sender_ptr", "belongs to another graph than ptr");
+  const auto type = values.dtype(), sums = sum_type(a.type);
+  const int64_t value_heads = a.shared_values ? 1 : n.heads;
+  const bool wide = a.score == Score::additive_v2 || a.score == Score::dot_product;
+  Backward b;
+  b.out = data("out", out, type, {n.receivers, n.heads, n.width});
+  b.lse = data("lse", lse, nb::dtype<double>(), {n.receivers, n.heads});
+  b.grad_out = data("grad_out", grad_out, type, {n.receivers, n.heads, n.width});
+  b.weights = data("weights", weights, sums, {n.edges, n.heads});
+  b.grad_weights = data("grad_weights", grad_weights, sums, {n.edges, n.heads});
+  b.grad_values = data("grad_values", grad_values, type, {n.senders, value_heads, n.width});
+  b.grad_left = wide ? data("grad_left", grad_left, type, {n.senders, value_heads, n.width})
+                     : data("grad_left", grad_left, type, {n.senders, n.heads});
+  b.grad_right = wide ? data("grad_right", grad_right, type, {n.receivers, n.heads, n.width})
+                      : data("grad_right", grad_right, type, {n.receivers, n.heads});
+  b.grad_att = data("grad_att", grad_att, type, {n.heads, n.width});
+  b.grad_edge = wide ? data("grad_edge", grad_edge, type, {n.edges, n.heads, n.width})
+                     : data("grad_edge", grad_edge, type, {n.edges, n.heads});
+  b.row_sums = data("row_sums", row_sums, sums, {n.receivers, n.heads});
+  b.logit_grads = data("logit_grads", logit_grads, sums, {n.edges, n.heads});
+  if (grad_weights && !weights) refuse("weights", "are missing beside grad_weights");
+  if (grad_right && !logit_grads) refuse("logit_grads", "is missing beside grad_right");
+  nb::gil_scoped_release free;
+  chosen->backward(a, b);
+}
+
+void weighted_sum(Array weights, Array rows, Index ptr, Index edges, Index others, double p, uint64_t seed, int threads,
+                  Array out) {
+  WeightedSum sum;
+  sum.order = order_of(ptr, edges, others);
+  if (rows.ndim() != 2) refuse("rows", "has another number of dimensions than two");
+  sum.type = type_of(rows), sum.width = int64_t(rows.shape(1));
+  sum.weights = data("weights", weights, rows.dtype(), {int64_t(edges.size())});
+  sum.rows = rows.data(), sum.out = data("out", out, rows.dtype(), {sum.order.nodes, sum.width});
+  sum.dropout = dropout_of(p, seed), sum.threads = threads < 1 ? 1 : threads;
+  nb::gil_scoped_release free;
+  chosen->weighted_sum(sum);
+}
+
+using IndexOut = nb::ndarray<int64_t, nb::ndim<1>, nb::device::cpu, nb::c_contig>;
+
+void group(Index ends, Index others, int threads, IndexOut ptr, IndexOut edges, IndexOut grouped_others) {
+  if (ptr.size() == 0) refuse("ptr", "is empty: one number more than nodes is needed");
+  if (others.size() != ends.size() || edges.size() != ends.size() || grouped_others.size() != ends.size())
+    refuse("others", "and edges must be as long as ends");
+  if (!ptr.data() || (ends.size() && !(ends.data() && others.data())))
+    refuse("ends", "has no memory, as a tensor that only stands for one");
+  nb::gil_scoped_release free;
+  if (!group_edges(ends.data(), others.data(), int64_t(ends.size()), int64_t(ptr.size()) - 1, threads, ptr.data(),
+                   edges.data(), grouped_others.data())) {
+    nb::gil_scoped_acquire hold;
+    throw nb::index_error("ends holds a node outside 0 to ptr's length - 2");
+  }
+}
+
+}  // namespace
+
+NB_MODULE(_cpu, module) {
+  using namespace nb::literals;
+  module.def("instruction_sets", instruction_sets);
+  module.def("use_instruction_set", use_instruction_set, "name"_a);
+  module.def("instruction_set", [] { return std::string(chosen->name); });
+  module.def("forward", forward, "score"_a, "values"_a, "left"_a.none(), "right"_a.none(), "att"_a.none(),
+             "edge"_a.none(), "heads"_a, "ptr"_a, "edges"_a, "others"_a, "constant"_a, "p"_a, "seed"_a, "threads"_a,
+             "out"_a, "lse"_a, "weights"_a.none());
+  module.def("backward", backward, "score"_a, "values"_a, "left"_a.none(), "right"_a.none(), "att"_a.none(),
+             "edge"_a.none(), "heads"_a, "ptr"_a, "edges"_a, "others"_a, "sender_ptr"_a, "sender_edges"_a,
+             "sender_others"_a, "constant"_a, "p"_a, "seed"_a, "threads"_a, "out"_a, "lse"_a, "grad_out"_a,
+             "weights"_a.none(), "grad_weights"_a.none(), "grad_values"_a.none(), "grad_left"_a.none(),
+             "grad_right"_a.none(), "grad_att"_a.none(), "grad_edge"_a.none(), "row_sums"_a, "logit_grads"_a.none());
+  module.def("weighted_sum", weighted_sum, "weights"_a, "rows"_a, "ptr"_a, "edges"_a, "others"_a, "p"_a, "seed"_a,
+             "threads"_a, "out"_a);
+  module.def("group", group, "ends"_a, "others"_a, "threads"_a, "ptr"_a, "edges"_a, "grouped_others"_a);
+}
+
+}  // namespace graphattn

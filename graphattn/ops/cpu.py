@@ -1,0 +1,332 @@
+"""Fused kernels in C++: no edge-by-head-by-width tensor, forward or backward; the same bits for any number of threads.
+
+The four operations are one, with four scores: `torch.ops.graphattn.attention`, whose backward is an operation of its
+own. Both have fake kernels, so `torch.compile(fullgraph=True)` takes them whole. Kept for backward are the inputs, the
+output and the log-sum-exp [N_r, H]; the weights are computed again. A second derivative goes through `reference`.
+
+Sums are float32 for half precision, else of the inputs' dtype. The derivations are in README.md beside this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from graphattn import native
+from graphattn.graph import Graph, Order
+from graphattn.ops import reference
+from graphattn.ops.dropout import Dropout
+from graphattn.ops.reference import Result, accumulation_dtype
+
+if native.kernels is None:
+    raise ImportError(native.missing)
+
+_GIVEN, _ADDITIVE, _ADDITIVE_V2, _DOT_PRODUCT = range(4)  # as in cpu_kernels.h
+
+
+def attend(
+    logits: Float[Tensor, "E H"],
+    values: Float[Tensor, "N_s #H D"],
+    graph: Graph,
+    dropout: Dropout | None,
+    return_weights: bool,
+) -> Result:
+    return _attention(_GIVEN, values, None, None, None, logits, logits.shape[1], 0.0, graph, dropout, return_weights)
+
+
+def additive(
+    values: Float[Tensor, "N_s #H D"],
+    score_s: Float[Tensor, "N_s H"],
+    score_r: Float[Tensor, "N_r H"],
+    graph: Graph,
+    edge_logits: Float[Tensor, "E H"] | None,
+    negative_slope: float,
+    dropout: Dropout | None,
+    return_weights: bool,
+) -> Result:
+    tensors = (values, score_s, score_r, None, edge_logits)
+    return _attention(_ADDITIVE, *tensors, score_s.shape[1], negative_slope, graph, dropout, return_weights)
+
+
+def additive_v2(
+    left: Float[Tensor, "N_s H D"],
+    right: Float[Tensor, "N_r H D"],
+    att: Float[Tensor, "H D"],
+    graph: Graph,
+    edge: Float[Tensor, "E H D"] | None,
+    negative_slope: float,
+    dropout: Dropout | None,
+    return_weights: bool,
+) -> Result:
+    tensors = (left, None, right, att, edge)
+    return _attention(_ADDITIVE_V2, *tensors, att.shape[0], negative_slope, graph, dropout, return_weights)
+
+
+def dot_product(
+    q: Float[Tensor, "N_r H D"],
+    k: Float[Tensor, "N_s #H D"],
+    v: Float[Tensor, "N_s #H D"],
+    graph: Graph,
+    edge: Float[Tensor, "E H D"] | None,
+    scale: float,
+    dropout: Dropout | None,
+    return_weights: bool,
+) -> Result:
+    if k.shape[1] != v.shape[1]:
+        k, v = k.expand(-1, q.shape[1], -1), v.expand(-1, q.shape[1], -1)
+    return _attention(_DOT_PRODUCT, v, k, q, None, edge, q.shape[1], scale, graph, dropout, return_weights)
+
+
+def weighted_sum(
+    weights: Float[Tensor, "E"], rows: Float[Tensor, "N D"], order: Order, dropout: Dropout | None
+) -> Float[Tensor, "nodes D"]:
+    """out[n] = sum over the edges e of n in `order` of weights[e] * rows[other end of e]; not differentiable."""
+    p, seed = (0.0, None) if dropout is None else dropout
+    orders = [order.ptr, order.edges, order.others]
+    return torch.ops.graphattn.weighted_sum(weights.contiguous(), rows.contiguous(), orders, p, seed)
+
+
+def _attention(
+    score: int,
+    values: Tensor,
+    left: Tensor | None,
+    right: Tensor | None,
+    att: Tensor | None,
+    edge: Tensor | None,
+    heads: int,
+    constant: float,
+    graph: Graph,
+    dropout: Dropout | None,
+    return_weights: bool,
+) -> Result:
+    tensors = (values, left, right, att, edge)
+    differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    receivers, senders = graph.by_receiver, graph.by_sender if differentiable else None
+    p, seed = (0.0, None) if dropout is None else dropout
+    out, _, weights = torch.ops.graphattn.attention(
+        score,
+        *(None if tensor is None else tensor.contiguous() for tensor in tensors),
+        heads,
+        *(receivers.ptr, receivers.edges, receivers.others),
+        *((None, None, None) if senders is None else (senders.ptr, senders.edges, senders.others)),
+        constant,
+        p,
+        seed,
+        return_weights,
+    )
+    return out, weights.to(out.dtype) if return_weights else None
+
+
+@torch.library.custom_op("graphattn::attention", mutates_args=(), device_types="cpu")
+def _forward(
+    score: int,
+    values: Tensor,
+    left: Tensor | None,
+    right: Tensor | None,
+    att: Tensor | None,
+    edge: Tensor | None,
+    heads: int,
+    ptr: Tensor,
+    edges: Tensor,
+    others: Tensor,
+    sender_ptr: Tensor | None,
+    sender_edges: Tensor | None,
+    sender_others: Tensor | None,
+    constant: float,
+    p: float,
+    seed: Tensor | None,
+    return_weights: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """out [N_r, H, D], log-sum-exp [N_r, H], weights [E, H] or an empty tensor.
+
+    The edges come by receiver and, if there is to be a backward, by sender.
+    """
+    out, lse, weights = _outputs(values, heads, ptr, edges, return_weights)
+    native.kernels.forward(
+        score,
+        *_detached(values, left, right, att, edge),
+        heads,
+        *(ptr, edges, others),
+        constant,
+        *_numbers(p, seed),
+        native.threads(),
+        out,
+        lse,
+        weights if return_weights else None,
+    )
+    return out, lse, weights
+
+
+@_forward.register_fake
+def _(score, values, left, right, att, edge, heads, ptr, edges, others, *rest):  # type: ignore[no-untyped-def]
+    return _outputs(values, heads, ptr, edges, rest[-1])
+
+
+def _outputs(
+    values: Tensor, heads: int, ptr: Tensor, edges: Tensor, return_weights: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    wide = accumulation_dtype(values.dtype)
+    out = values.new_empty((ptr.shape[0] - 1, heads, values.shape[2]))
+    lse = values.new_empty(out.shape[:2], dtype=torch.float64)
+    return out, lse, values.new_empty((edges.shape[0] if return_weights else 0, heads), dtype=wide)
+
+
+@torch.library.custom_op("graphattn::attention_backward", mutates_args=(), device_types="cpu")
+def _backward(
+    grad_out: Tensor,
+    grad_weights: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    weights: Tensor | None,
+    score: int,
+    values: Tensor,
+    left: Tensor | None,
+    right: Tensor | None,
+    att: Tensor | None,
+    edge: Tensor | None,
+    heads: int,
+    ptr: Tensor,
+    edges: Tensor,
+    others: Tensor,
+    sender_ptr: Tensor,
+    sender_edges: Tensor,
+    sender_others: Tensor,
+    constant: float,
+    p: float,
+    seed: Tensor | None,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of values, left, right, att and edge; empty tensors for those not `wanted`."""
+    tensors = (values, left, right, att, edge)
+    grads = _gradients_like(values, tensors, wanted)
+    wide = accumulation_dtype(values.dtype)
+    native.kernels.backward(
+        score,
+        *_detached(*tensors),
+        heads,
+        *(ptr, edges, others, sender_ptr, sender_edges, sender_others),
+        constant,
+        *_numbers(p, seed),
+        native.threads(),
+        *_detached(out, lse, grad_out, weights, grad_weights),
+        *(grad if want else None for grad, want in zip(grads, wanted, strict=True)),
+        lse.new_empty(lse.shape, dtype=wide),
+        lse.new_empty((edges.shape[0], heads), dtype=wide) if wanted[2] else None,
+    )
+    return grads
+
+
+@_backward.register_fake
+def _(grad_out, grad_weights, out, lse, weights, score, values, left, right, att, edge, *rest):  # type: ignore[no-untyped-def]
+    return _gradients_like(values, (values, left, right, att, edge), rest[-1])
+
+
+def _gradients_like(
+    values: Tensor, tensors: Sequence[Tensor | None], wanted: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return tuple(  # type: ignore[return-value]
+        torch.empty_like(tensor) if tensor is not None and want else values.new_empty(0)
+        for tensor, want in zip(tensors, wanted, strict=True)
+    )
+
+
+def _detached(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if tensor is None else tensor.detach() for tensor in tensors]
+
+
+def _numbers(p: float, seed: Tensor | None) -> tuple[float, int]:
+    return p, 0 if seed is None else int(seed)
+
+
+def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
+    score, *tensors, heads = inputs[:7]
+    orders, (constant, p, seed, return_weights) = inputs[7:13], inputs[13:]
+    out, lse, weights = output
+    ctx.mark_non_differentiable(lse)
+    ctx.set_materialize_grads(False)
+    ctx.numbers = score, heads, constant, p
+    ctx.save_for_backward(out, lse, weights if return_weights else None, *tensors, seed, *orders)
+
+
+def _gradients(ctx: Any, grad_out: Tensor | None, _: None, grad_weights: Tensor | None) -> tuple:
+    score, heads, constant, p = ctx.numbers
+    out, lse, weights, *tensors, seed = ctx.saved_tensors[:9]
+    wanted = [bool(need) for need in ctx.needs_input_grad[1:6]]
+    grads = torch.ops.graphattn.attention_backward(
+        torch.zeros_like(out) if grad_out is None else grad_out.contiguous(),
+        None if grad_weights is None else grad_weights.contiguous(),
+        out,
+        lse,
+        None if grad_weights is None else weights,
+        score,
+        *tensors,
+        heads,
+        *ctx.saved_tensors[9:],
+        constant,
+        p,
+        seed,
+        wanted,
+    )
+    return None, *(grad if want else None for grad, want in zip(grads, wanted, strict=True)), *[None] * 11
+
+
+_forward.register_autograd(_gradients, setup_context=_save)
+
+
+def _save_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+    grad_out, grad_weights, _, _, _, score, *tensors, _heads = inputs[:12]
+    orders, (constant, p, seed, wanted) = inputs[12:18], inputs[18:]
+    ctx.numbers = score, constant, p, wanted
+    ctx.save_for_backward(grad_out, grad_weights, *tensors, seed, *orders[:3])
+
+
+def _second_gradients(ctx: Any, *grads: Tensor | None) -> tuple:
+    """Of the first gradients, as the reference computes them: with respect to its inputs and to the output's gradient."""
+    score, constant, p, wanted = ctx.numbers
+    grad_out, grad_weights, *tensors, seed, ptr, edges, others = ctx.saved_tensors
+    with torch.enable_grad():
+        inputs = [None if t is None else t.detach().requires_grad_() for t in (grad_out, grad_weights, *tensors)]
+        leaf_out, leaf_weights, *leaves = inputs
+        receivers = torch.empty_like(others)
+        receivers[edges] = torch.arange(ptr.numel() - 1).repeat_interleave(ptr.diff())
+        graph = Graph(torch.empty_like(others).index_copy(0, edges, others), receivers, len(leaves[0]), ptr.numel() - 1)
+        dropout = None if seed is None else Dropout(p, seed)
+        out, weights = _REFERENCES[score](*leaves, graph, constant, dropout, grad_weights is not None)
+        results, seeds = ([out], [leaf_out]) if leaf_weights is None else ([out, weights], [leaf_out, leaf_weights])
+        firsts = torch.autograd.grad(
+            results,
+            [leaf for leaf, want in zip(leaves, wanted, strict=True) if want],
+            seeds,
+            create_graph=True,
+            materialize_grads=True,
+        )
+        sources = [tensor for tensor in inputs if tensor is not None]
+        found = iter(torch.autograd.grad(firsts, sources, [g for g, want in zip(grads, wanted, strict=True) if want], allow_unused=True))
+    seconds = [None if tensor is None else next(found) for tensor in inputs]
+    return *seconds[:2], *[None] * 4, *seconds[2:], *[None] * 11
+
+
+_backward.register_autograd(_second_gradients, setup_context=_save_backward)
+
+_REFERENCES = (
+    lambda v, _l, _r, _a, e, graph, _c, *rest: reference.attend(e, v, graph, *rest),
+    lambda v, l, r, _a, e, graph, c, *rest: reference.additive(v, l, r, graph, e, c, *rest),
+    lambda v, _l, r, a, e, graph, c, *rest: reference.additive_v2(v, r, a, graph, e, c, *rest),
+    lambda v, l, r, _a, e, graph, c, *rest: reference.dot_product(r, l, v, graph, e, c, *rest),
+)
+
+
+@torch.library.custom_op("graphattn::weighted_sum", mutates_args=(), device_types="cpu")
+def _weighted_sum(weights: Tensor, rows: Tensor, order: Sequence[Tensor], p: float, seed: Tensor | None) -> Tensor:
+    out = rows.new_empty((order[0].numel() - 1, rows.shape[1]))
+    native.kernels.weighted_sum(*_detached(weights, rows), *order, *_numbers(p, seed), native.threads(), out)
+    return out
+
+
+@_weighted_sum.register_fake
+def _(weights, rows, order, p, seed):  # type: ignore[no-untyped-def]
+    return rows.new_empty((order[0].shape[0] - 1, rows.shape[1]))
