@@ -74,12 +74,12 @@ class Graph:
     @cached_property
     def by_receiver(self) -> Order:
         """Edges grouped by the node they enter; `others` are their senders."""
-        return _grouped(self.receivers, self.senders, self.num_receivers)
+        return _grouped(self.receivers, self.senders, self.num_receivers, self.num_senders)
 
     @cached_property
     def by_sender(self) -> Order:
         """Edges grouped by the node they leave; `others` are their receivers."""
-        return _grouped(self.senders, self.receivers, self.num_senders)
+        return _grouped(self.senders, self.receivers, self.num_senders, self.num_receivers)
 
     @cached_property
     def in_degree(self) -> Tensor:
@@ -139,7 +139,7 @@ def _checked_index(role: str, index: Tensor, size: int) -> Tensor:
     if size < 0:
         raise ValueError(f"num_{role} is {size}: a number of nodes cannot be negative")
     index = index.to(torch.int64)
-    if index.numel():
+    if index.numel() and not torch.compiler.is_compiling():  # compiled code checks where it groups the edges
         low, high = (int(bound) for bound in torch.aminmax(index))
         if low < 0 or high >= size:
             wrong = low if low < 0 else high
@@ -150,13 +150,25 @@ def _checked_index(role: str, index: Tensor, size: int) -> Tensor:
     return index
 
 
-def _grouped(ends: Tensor, others: Tensor, size: int) -> Order:
+def _grouped(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> Order:
     with torch.inference_mode(False):  # kept for later, when training may need them
-        if native.kernels is not None and ends.device.type == "cpu" and type(ends) is type(others) is Tensor:
-            ptr, edges, grouped = ends.new_empty(size + 1), torch.empty_like(ends), torch.empty_like(others)
-            native.kernels.group(ends.contiguous(), others.contiguous(), native.threads(), ptr, edges, grouped)
-            return Order(ptr, edges, grouped)
-        edges = torch.argsort(ends, stable=True)
-        ptr = torch.zeros(size + 1, dtype=torch.int64, device=ends.device)
-        torch.cumsum(torch.bincount(ends, minlength=size), 0, out=ptr[1:])
-        return Order(ptr, edges, others[edges])
+        return Order(*torch.ops.graphattn.group(ends, others, size, size_of_others))
+
+
+@torch.library.custom_op("graphattn::group", mutates_args=())
+def _group(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Stable counting sort where there are kernels for the device, else torch's sort: ptr, edges, others of an Order."""
+    if native.kernels is not None and ends.device.type == "cpu":
+        ptr, edges, grouped = ends.new_empty(size + 1), torch.empty_like(ends), torch.empty_like(others)
+        ends, others = ends.contiguous(), others.contiguous()
+        native.kernels.group(ends, others, size_of_others, native.threads(), ptr, edges, grouped)
+        return ptr, edges, grouped
+    edges = torch.argsort(ends, stable=True)
+    ptr = torch.zeros(size + 1, dtype=torch.int64, device=ends.device)
+    torch.cumsum(torch.bincount(ends, minlength=size), 0, out=ptr[1:])
+    return ptr, edges, others[edges]
+
+
+@_group.register_fake
+def _(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> tuple[Tensor, Tensor, Tensor]:
+    return ends.new_empty(size + 1), torch.empty_like(ends), torch.empty_like(others)

@@ -12,21 +12,32 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 from torch_geometric import EdgeIndex
-from torch_geometric.utils import add_self_loops, remove_self_loops
+from torch_geometric.utils import add_self_loops
 
-from graphattn.graph import Graph
+from graphattn.graph import Graph, Order
 
 
 @dataclass(frozen=True, eq=False)
 class Edges:
-    """`graph` in the edge order of `looped`: the edge_index with self-loops last, or None where none were added."""
+    """`graph` in the order of `looped`: the given edges at the positions `kept`, then one loop for each of some nodes.
+
+    Where no loops were asked for, both are None and the order is that of the edge_index.
+    """
 
     graph: Graph
     looped: Tensor | None
+    kept: Tensor | None
 
     def listed(self, edge_index: Tensor) -> Tensor:
         """The edges in the order of `graph` as a layer returns them; the caller may change what it gets."""
         return edge_index if self.looped is None else self.looped.clone()
+
+    def attr(self, edge_attr: Tensor, edge_index: Tensor, fill_value: float | Tensor | str) -> Tensor:
+        """Edge features [E, F] in the order of `graph`: without removed loops, those of new ones filled in as in PyG."""
+        if self.kept is None:
+            return edge_attr
+        num_loops = self.graph.num_edges - self.kept.shape[0]
+        return add_self_loops(edge_index[:, self.kept], edge_attr[self.kept], fill_value, num_loops)[1]
 
 
 _known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -42,6 +53,8 @@ def edges_of(edge_index: Tensor, num_senders: int, num_receivers: int, loops: in
     """
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index has shape {list(edge_index.shape)}: needed [2, E], senders above receivers")
+    if torch.compiler.is_compiling():
+        return _traced(edge_index, num_senders, num_receivers, loops)
     key = (num_senders, num_receivers, loops, edge_index.data_ptr())
     if edge_index.is_inference():  # such tensors count no versions, so a change could not be noticed
         return _made(edge_index, *key[:3])
@@ -55,19 +68,44 @@ def edges_of(edge_index: Tensor, num_senders: int, num_receivers: int, loops: in
     return made[key]
 
 
-def looped_attr(edge_attr: Tensor, edge_index: Tensor, fill_value: float | Tensor | str, loops: int | None) -> Tensor:
-    """Edge features [E, F] in the order of `Edges.looped`: without removed loops, those of new ones filled in."""
-    if loops is None:
-        return edge_attr
-    edge_index, kept = remove_self_loops(edge_index, edge_attr)
-    return add_self_loops(edge_index, kept, fill_value=fill_value, num_nodes=loops)[1]
-
-
 def _made(edge_index: Tensor, num_senders: int, num_receivers: int, loops: int | None) -> Edges:
-    looped = None
+    looped = kept = None
     if loops is not None:
-        looped, _ = add_self_loops(remove_self_loops(edge_index)[0], num_nodes=loops)
+        kept = (edge_index[0] != edge_index[1]).nonzero().squeeze(1)
+        looped, _ = add_self_loops(edge_index[:, kept], num_nodes=loops)
     plain = edge_index if looped is None else looped
     plain = plain.as_tensor() if isinstance(plain, EdgeIndex) else plain
     # Cloned rows: a view would keep `edge_index` alive, and with it its own entry in `_known`.
-    return Edges(Graph(plain[0].clone(), plain[1].clone(), num_senders, num_receivers), looped)
+    return Edges(Graph(plain[0].clone(), plain[1].clone(), num_senders, num_receivers), looped, kept)
+
+
+def _traced(edge_index: Tensor, num_senders: int, num_receivers: int, loops: int | None) -> Edges:
+    """The same as torch.compile sees it: one operation, which when it runs looks the edges up as above."""
+    kept, *parts = torch.ops.graphattn.edges(edge_index, num_senders, num_receivers, loops)
+    looped = None
+    if loops is not None:
+        looped = torch.cat([edge_index[:, kept], torch.arange(loops, device=edge_index.device).expand(2, -1)], 1)
+    plain = edge_index if looped is None else looped
+    graph = Graph(plain[0], plain[1], num_senders, num_receivers)
+    graph.__dict__.update(by_receiver=Order(*parts[:3]), by_sender=Order(*parts[3:]))
+    return Edges(graph, looped, None if loops is None else kept)
+
+
+@torch.library.custom_op("graphattn::edges", mutates_args=())
+def _edges(
+    edge_index: Tensor, num_senders: int, num_receivers: int, loops: int | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Positions of the edges kept, then the two orders; copies, because compiled code may write into what it gets."""
+    edges = edges_of(edge_index, num_senders, num_receivers, loops)
+    kept = edge_index.new_empty(0) if edges.kept is None else edges.kept.clone()
+    by_receiver, by_sender = edges.graph.by_receiver, edges.graph.by_sender
+    parts = (part.clone() for order in (by_receiver, by_sender) for part in (order.ptr, order.edges, order.others))
+    return kept, *parts  # type: ignore[return-value]
+
+
+@_edges.register_fake
+def _(edge_index: Tensor, num_senders: int, num_receivers: int, loops: int | None) -> tuple[Tensor, ...]:
+    kept = 0 if loops is None else torch.library.get_ctx().new_dynamic_size()
+    total = edge_index.shape[1] if loops is None else kept + loops
+    sizes = (kept, num_receivers + 1, total, total, num_senders + 1, total, total)
+    return tuple(edge_index.new_empty(size, dtype=torch.int64) for size in sizes)

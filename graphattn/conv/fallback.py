@@ -1,7 +1,7 @@
 """When a layer must run PyG's own message passing instead of ours, and what both paths check first.
 
 PyG's path gives the same numbers and serves what hooks into message passing: explainers, hooks, overridden message
-functions, other aggregations and flows, sparse adjacency layouts, tracing and compiling.
+functions, other aggregations and flows, sparse adjacency layouts, tracing and exporting.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def needs_pyg(layer: MessagePassing, base: type[MessagePassing], edge_index: Any
         or any(_overridden(layer, base, name) for name in _METHODS)
         or bool(layer.aggr_module._forward_hooks or layer.aggr_module._forward_pre_hooks)
         or edge_index.is_meta
-        or torch.compiler.is_compiling()
+        or torch.compiler.is_exporting()
         or torch.jit.is_tracing()
     )
 

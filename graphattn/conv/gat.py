@@ -10,7 +10,8 @@ from torch_geometric.nn import conv as pyg
 from torch_geometric.typing import OptPairTensor, OptTensor
 
 from graphattn import ops
-from graphattn.conv.edges import edges_of, looped_attr
+from graphattn.conv import narrow
+from graphattn.conv.edges import edges_of
 from graphattn.conv.fallback import check_edge_attr, check_features, check_size, dense, needs_pyg
 from graphattn.conv.weights import attended
 
@@ -60,26 +61,31 @@ class GATConv(pyg.GATConv):
             self._refuse_feature_dropout()
             return super().forward(dense(x), edge_index, edge_attr, size, return_attention_weights)
 
-        values, receivers, residual = self._projected(x)
-        num_senders, num_receivers = values.shape[0], values.shape[0] if receivers is None else receivers.shape[0]
+        senders, receivers = x if isinstance(x, tuple | list) else (x, x)
+        num_senders, num_receivers = senders.shape[0], (senders if receivers is None else receivers).shape[0]
         if size is not None:
             check_size(size, num_senders, None if receivers is None else num_receivers)
             num_receivers = num_receivers if size[1] is None else size[1]
         loops = min(num_senders, num_receivers) if self.add_self_loops else None
         edges = edges_of(edge_index, num_senders, num_receivers, loops)
 
-        score_s = (values * self.att_src).sum(-1)
-        if receivers is None:
-            score_r = score_s.new_zeros(num_receivers, self.heads)
-        else:
-            score_r = (receivers * self.att_dst).sum(-1)
+        lin = self.lin if self.lin is not None else self.lin_src
+        dropped = self.training and self.feature_dropout > 0
+        late = (
+            not dropped
+            and isinstance(senders, Tensor)
+            and narrow.plain(lin)
+            and narrow.pays(senders.shape[1], self.out_channels, edges.graph.num_edges, num_receivers)
+        )
+        values = None if late else lin(senders).view(-1, self.heads, self.out_channels)
+        score_s, score_r = self._scores(senders, receivers, values, num_receivers)
         edge_logits = None
         if edge_attr is not None:
-            edge_logits = self._edge_logits(looped_attr(edge_attr, edge_index, self.fill_value, loops))
+            edge_logits = self._edge_logits(edges.attr(edge_attr, edge_index, self.fill_value))
         wanted = bool(return_attention_weights)
         out, weights = attended(
             ops.additive,
-            F.dropout(values, self.feature_dropout, self.training),
+            senders.unsqueeze(1) if values is None else F.dropout(values, self.feature_dropout, self.training),
             score_s,
             score_r,
             edges.graph,
@@ -88,35 +94,41 @@ class GATConv(pyg.GATConv):
             dropout=self.dropout if self.training else 0.0,
             wanted=wanted,
         )
+        if late:
+            out = narrow.map_heads(out, lin.weight)
         out = out.flatten(1) if self.concat else out.mean(1)
-        if residual is not None:
-            out = out + residual
+        if self.res is not None and receivers is not None:
+            out = out + self.res(receivers)
         if self.bias is not None:
             out = out + self.bias
         return (out, (edges.listed(edge_index), weights)) if wanted else out
 
-    def _projected(self, x: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Senders [N_s, H, D], receivers [N_r, H, D] or None, and the residual branch."""
-        senders, receivers = x if isinstance(x, tuple | list) else (x, x)
-        residual = None if self.res is None or receivers is None else self.res(receivers)
-        shape = (-1, self.heads, self.out_channels)
-        if self.lin is None:
-            left = self.lin_src(senders).view(shape)
-            right = None if receivers is None else self.lin_dst(receivers).view(shape)
-        else:
-            left = self.lin(senders).view(shape)
-            right = left if receivers is senders else receivers
-            if receivers is not senders and receivers is not None:
-                right = self.lin(receivers).view(shape)
-        return left, right, residual
+    def _scores(self, senders: Any, receivers: Any, values: Tensor | None, num_receivers: int) -> tuple[Tensor, Tensor]:
+        """Of the senders [N_s, H] and of the receivers [N_r, H], which are zeros where these have no features."""
+        lin_s, lin_r = (self.lin, self.lin) if self.lin is not None else (self.lin_src, self.lin_dst)
+        if receivers is senders and lin_r is lin_s and self._folds(senders, lin_s):
+            return tuple(narrow.scores(senders, lin_s.weight, self.att_src, self.att_dst))  # type: ignore[return-value]
+        score_s = self._score(senders, lin_s, values, self.att_src)
+        if receivers is None:
+            return score_s, score_s.new_zeros(num_receivers, self.heads)
+        return score_s, self._score(receivers, lin_r, values if receivers is senders and lin_r is lin_s else None, self.att_dst)
+
+    def _score(self, x: Any, lin: Any, mapped: Tensor | None, att: Tensor) -> Tensor:
+        if self._folds(x, lin):
+            return narrow.scores(x, lin.weight, att)[0]
+        mapped = lin(x).view(-1, self.heads, self.out_channels) if mapped is None else mapped
+        return (mapped * att).sum(-1)
+
+    def _folds(self, x: Any, lin: Any) -> bool:
+        return isinstance(x, Tensor) and narrow.plain(lin) and x.shape[1] <= lin.weight.shape[0]
 
     def _edge_logits(self, edge_attr: Tensor) -> Tensor:
-        edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr)
-        return (edge.view(-1, self.heads, self.out_channels) * self.att_edge).sum(-1)
+        edge_attr = edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr
+        return self._score(edge_attr, self.lin_edge, None, self.att_edge)
 
     def _refuse_feature_dropout(self) -> None:
         if self.feature_dropout and self.training:
             raise RuntimeError(
-                f"feature_dropout is {self.feature_dropout}, but explaining, hooks, compiling or a sparse adjacency "
+                f"feature_dropout is {self.feature_dropout}, but explaining, hooks, exporting or a sparse adjacency "
                 f"call for PyG's own message passing, which cannot apply it: call eval() first or set it to 0"
             )

@@ -9,7 +9,7 @@ from torch_geometric.nn import conv as pyg
 from torch_geometric.typing import OptTensor, PairTensor
 
 from graphattn import ops
-from graphattn.conv.edges import edges_of, looped_attr
+from graphattn.conv.edges import edges_of
 from graphattn.conv.fallback import check_edge_attr, check_features, dense, needs_pyg
 from graphattn.conv.weights import attended
 
@@ -61,7 +61,7 @@ class GATv2Conv(pyg.GATv2Conv):
         edges = edges_of(edge_index, left.shape[0], right.shape[0], loops)
         edge = None
         if edge_attr is not None:
-            edge_attr = looped_attr(edge_attr, edge_index, self.fill_value, loops)
+            edge_attr = edges.attr(edge_attr, edge_index, self.fill_value)
             edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr).view(shape)
         wanted = bool(return_attention_weights)
         out, weights = attended(

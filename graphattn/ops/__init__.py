@@ -36,6 +36,7 @@ from functools import cache
 from types import ModuleType
 from typing import Literal, NamedTuple, overload
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -274,7 +275,7 @@ def _run(
     return_weights: bool,
     backend: str | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    settings = _settings.get()
+    settings = _current()
     tensors = checked(op, graph, settings.check_nan, arguments)
     run = getattr(_backend(backend or settings.backend or _default(graph.device.type)), op)
     mask = draw(dropout, graph.device)
@@ -282,13 +283,19 @@ def _run(
     return (out, weights) if return_weights else out
 
 
+@torch.compiler.assume_constant_result
+def _current() -> _Settings:
+    """While torch.compile traces, the settings of that moment become part of what is compiled."""
+    return _settings.get()
+
+
 def _default(device: str) -> str:
     if device != "cpu":
         return "reference"
-    if native.kernels is None:
-        _warn_once()
-        return "reference"
-    return "cpu"
+    if "cpu" in _loaded:
+        return "cpu"
+    _warn_once()
+    return "reference"
 
 
 @cache
@@ -301,14 +308,22 @@ def _warn_once() -> None:
     )
 
 
-@cache
 def _backend(name: str) -> ModuleType:
+    if name in _loaded:
+        return _loaded[name]
     if name not in BACKENDS:
         raise ValueError(f"no back end '{name}': there are {', '.join(BACKENDS)}")
     try:
-        return importlib.import_module(f"graphattn.ops.{name}")
+        _loaded[name] = importlib.import_module(f"graphattn.ops.{name}")
     except ImportError as missing:
         raise ImportError(
             f"back end '{name}' was asked for but cannot be imported ({missing}): "
             f"{_HINTS.get(name, 'reinstall graphattn')}, or use backend='reference'"
         ) from missing
+    return _loaded[name]
+
+
+_loaded: dict[str, ModuleType] = {}  # the defaults at once, so that torch.compile never meets an import
+_backend("reference")
+if native.kernels is not None:
+    _backend("cpu")

@@ -211,17 +211,17 @@ void weighted_sum(Array weights, Array rows, Index ptr, Index edges, Index other
 
 using IndexOut = nb::ndarray<int64_t, nb::ndim<1>, nb::device::cpu, nb::c_contig>;
 
-void group(Index ends, Index others, int threads, IndexOut ptr, IndexOut edges, IndexOut grouped_others) {
+void group(Index ends, Index others, int64_t other_nodes, int threads, IndexOut ptr, IndexOut edges, IndexOut grouped_others) {
   if (ptr.size() == 0) refuse("ptr", "is empty: one number more than nodes is needed");
   if (others.size() != ends.size() || edges.size() != ends.size() || grouped_others.size() != ends.size())
     refuse("others", "and edges must be as long as ends");
   if (!ptr.data() || (ends.size() && !(ends.data() && others.data())))
     refuse("ends", "has no memory, as a tensor that only stands for one");
   nb::gil_scoped_release free;
-  if (!group_edges(ends.data(), others.data(), int64_t(ends.size()), int64_t(ptr.size()) - 1, threads, ptr.data(),
+  if (!group_edges(ends.data(), others.data(), int64_t(ends.size()), int64_t(ptr.size()) - 1, other_nodes, threads, ptr.data(),
                    edges.data(), grouped_others.data())) {
     nb::gil_scoped_acquire hold;
-    throw nb::index_error("ends holds a node outside 0 to ptr's length - 2");
+    throw nb::index_error("an edge has an end that is no node: an index is below 0 or not below the number of nodes");
   }
 }
 
@@ -242,7 +242,7 @@ NB_MODULE(_cpu, module) {
              "grad_right"_a.none(), "grad_att"_a.none(), "grad_edge"_a.none(), "row_sums"_a, "logit_grads"_a.none());
   module.def("weighted_sum", weighted_sum, "weights"_a, "rows"_a, "ptr"_a, "edges"_a, "others"_a, "p"_a, "seed"_a,
              "threads"_a, "out"_a);
-  module.def("group", group, "ends"_a, "others"_a, "threads"_a, "ptr"_a, "edges"_a, "grouped_others"_a);
+  module.def("group", group, "ends"_a, "others"_a, "other_nodes"_a, "threads"_a, "ptr"_a, "edges"_a, "grouped_others"_a);
 }
 
 }  // namespace graphattn

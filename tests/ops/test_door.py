@@ -104,7 +104,7 @@ def test_an_unknown_back_end_is_refused_with_those_there_are():
 
 def test_a_back_end_whose_module_is_missing_is_refused_with_the_reason_and_the_way_out(monkeypatch):
     monkeypatch.delitem(sys.modules, "graphattn.ops.scatter", raising=False)
-    ops._backend.cache_clear()
+    monkeypatch.delitem(ops._loaded, "scatter", raising=False)
     monkeypatch.setitem(sys.modules, "torch_scatter", None)
     way_out = "pip install --no-build-isolation torch-scatter"
     with refused(ImportError, "back end 'scatter'", "torch_scatter", way_out, "backend='reference'"):

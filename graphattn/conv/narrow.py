@@ -1,0 +1,43 @@
+"""Doing a linear map where it is cheaper: after the sum over the edges, or before the product with a score vector.
+
+A weighted sum of mapped features is the mapped weighted sum, and a . (W x) is (W^T a) . x. Where the input has fewer
+features than a head has channels, gathering inputs moves less and computes less than gathering what they are mapped
+to; the numbers are the same up to rounding.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import Linear
+
+
+def plain(linear: nn.Module) -> bool:
+    """Whether a linear map is nothing but its weights: PyG's or torch's, without hooks, made and not parametrised."""
+    hooks = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks or linear._backward_pre_hooks
+    return type(linear) in (Linear, nn.Linear) and not hooks and type(linear.weight) is nn.Parameter
+
+
+def pays(features: int, width: int, num_edges: int, num_receivers: int) -> bool:
+    """Whether summing `features` numbers an edge and head instead of `width` saves more than mapping the sums costs.
+
+    Mapping before the sum and mapping after it are the same product; after it, the heads' results are copied once
+    into their places, num_receivers * width numbers a head.
+    """
+    return num_edges * (width - features) > num_receivers * width
+
+
+def map_heads(sums: Tensor, weight: Tensor) -> Tensor:
+    """Each head's own rows of `weight` [H * D, F] applied to its sums [N, H, F]: [N, H, D]."""
+    heads, features = sums.shape[1:]
+    return torch.bmm(sums.transpose(0, 1), weight.view(heads, -1, features).transpose(1, 2)).transpose(0, 1)
+
+
+def scores(x: Tensor, weight: Tensor, *vectors: Tensor) -> list[Tensor]:
+    """For each vector a [1, H, D], the score of every head: a_h . (W_h x), [N, H], computed as (W_h^T a_h) . x."""
+    heads, width = vectors[0].shape[1:]
+    by_head = weight.view(heads, width, -1)
+    folded = torch.cat([torch.einsum("hdf,hd->hf", by_head, vector[0]) for vector in vectors])
+    with torch.autocast(folded.device.type, enabled=False):  # logits in half precision would be coarse
+        return list(F.linear(x.to(folded.dtype), folded).chunk(len(vectors), 1))
