@@ -6,14 +6,15 @@ OUT ?= report
 PYTEST_ARGS ?=
 BIN = $(VENV)/bin
 
-SOURCES = pyproject.toml $(shell find graphattn datasets experiments -name '*.py' -o -name '*.toml')
+SOURCES = pyproject.toml CMakeLists.txt $(shell find graphattn datasets experiments -name '*.py' -o -name '*.toml' -o -name '*.cpp' -o -name '*.h')
 
-.PHONY: help demo test lint install scatter lock clean
+.PHONY: help demo test lint install sanitize scatter lock clean
 
 help:
 	@echo "make demo     set up, then train MLP, GCN and GAT on handwritten digits (10 seeds each), tables and pictures"
 	@echo "make test     set up, then run all tests (GRAPHATTN_DATA=FOLDER adds those on real data)"
 	@echo "make lint     ruff and mypy"
+	@echo "make sanitize the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
 	@echo "make scatter  build torch-scatter for the 'scatter' back end (needs a C++ compiler; about 5 minutes)"
 	@echo "make lock     resolve requirements.lock anew"
 	@echo "make clean    remove the environment and caches"
@@ -47,6 +48,18 @@ lint: $(VENV)/.locked
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# A copy of the package whose kernels check every access; -x stops at the first finding.
+SANITIZED = build/sanitized
+sanitize: $(VENV)/.locked
+	$(BIN)/cmake -S . -B $(SANITIZED)/build -G Ninja -DGRAPHATTN_SANITIZE=address,undefined \
+		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python > /dev/null
+	$(BIN)/cmake --build $(SANITIZED)/build
+	cp -r graphattn $(SANITIZED)/
+	cp $(SANITIZED)/build/_cpu*.so $(SANITIZED)/graphattn/
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(abspath $(SANITIZED)) \
+		$(BIN)/python -m pytest -x -p no:cacheprovider $(SANITIZE_ARGS) tests/ops tests/test_graph.py
 
 scatter: $(VENV)/.locked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools wheel
