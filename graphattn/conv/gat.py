@@ -106,25 +106,26 @@ class GATConv(pyg.GATConv):
     def _scores(self, senders: Any, receivers: Any, values: Tensor | None, num_receivers: int) -> tuple[Tensor, Tensor]:
         """Of the senders [N_s, H] and of the receivers [N_r, H], which are zeros where these have no features."""
         lin_s, lin_r = (self.lin, self.lin) if self.lin is not None else (self.lin_src, self.lin_dst)
-        if receivers is senders and lin_r is lin_s and self._folds(senders, lin_s):
-            return tuple(narrow.scores(senders, lin_s.weight, self.att_src, self.att_dst))  # type: ignore[return-value]
-        score_s = self._score(senders, lin_s, values, self.att_src)
+        if receivers is senders and lin_r is lin_s:
+            both = self._score(senders, lin_s, values, self.att_src, self.att_dst)
+            return tuple(both)  # type: ignore[return-value]
+        (score_s,) = self._score(senders, lin_s, values, self.att_src)
         if receivers is None:
             return score_s, score_s.new_zeros(num_receivers, self.heads)
-        return score_s, self._score(receivers, lin_r, values if receivers is senders and lin_r is lin_s else None, self.att_dst)
+        return score_s, self._score(receivers, lin_r, None, self.att_dst)[0]
 
-    def _score(self, x: Any, lin: Any, mapped: Tensor | None, att: Tensor) -> Tensor:
+    def _score(self, x: Any, lin: Any, mapped: Tensor | None, *vectors: Tensor) -> list[Tensor]:
         if self._folds(x, lin):
-            return narrow.scores(x, lin.weight, att)[0]
+            return narrow.scores(x, lin.weight, *vectors)
         mapped = lin(x).view(-1, self.heads, self.out_channels) if mapped is None else mapped
-        return (mapped * att).sum(-1)
+        return narrow.scores_of_mapped(mapped, *vectors)
 
     def _folds(self, x: Any, lin: Any) -> bool:
         return isinstance(x, Tensor) and narrow.plain(lin) and x.shape[1] <= lin.weight.shape[0]
 
     def _edge_logits(self, edge_attr: Tensor) -> Tensor:
         edge_attr = edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr
-        return self._score(edge_attr, self.lin_edge, None, self.att_edge)
+        return self._score(edge_attr, self.lin_edge, None, self.att_edge)[0]
 
     def _refuse_feature_dropout(self) -> None:
         if self.feature_dropout and self.training:

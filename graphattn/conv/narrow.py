@@ -34,10 +34,18 @@ def map_heads(sums: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(sums.transpose(0, 1), weight.view(heads, -1, features).transpose(1, 2)).transpose(0, 1)
 
 
+def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> list[Tensor]:
+    """For each vector a [1, H, D], the score a_h . mapped_h of every head, [N, H]: one product with a block diagonal."""
+    heads, width = vectors[0].shape[1:]
+    blocks = torch.cat([torch.diag_embed(vector[0].t()).transpose(0, 1).reshape(-1, heads) for vector in vectors], 1)
+    with torch.autocast(blocks.device.type, enabled=False):  # logits in half precision would be coarse
+        return list((mapped.flatten(1).to(blocks.dtype) @ blocks).chunk(len(vectors), 1))
+
+
 def scores(x: Tensor, weight: Tensor, *vectors: Tensor) -> list[Tensor]:
     """For each vector a [1, H, D], the score of every head: a_h . (W_h x), [N, H], computed as (W_h^T a_h) . x."""
     heads, width = vectors[0].shape[1:]
     by_head = weight.view(heads, width, -1)
     folded = torch.cat([torch.einsum("hdf,hd->hf", by_head, vector[0]) for vector in vectors])
-    with torch.autocast(folded.device.type, enabled=False):  # logits in half precision would be coarse
+    with torch.autocast(folded.device.type, enabled=False):
         return list(F.linear(x.to(folded.dtype), folded).chunk(len(vectors), 1))

@@ -8,7 +8,6 @@ dense map; on Cora the dense map costs more than all the rest of a GAT.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,17 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from graphattn.graph import Graph, Order
-
-with warnings.catch_warnings():  # torch says once a process that CSR is in beta: let that be here, unheard
-    warnings.simplefilter("ignore")
-    torch.sparse_csr_tensor([0, 0], [], [], (1, 1))
+from graphattn import ops
+from graphattn.graph import Graph
+from graphattn.ops.dropout import Dropout, draw, scale
 
 
 def sparse_linear(x: SparseFeatures, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b for sparse x [N, F], weight [D, F], bias [D]: [N, D], differentiable in weight and bias.
 
-    Forward is a CSR product, the gradient of W a product with the transposed matrix, both sorted once a graph. The
+    Forward sums rows of W^T, the gradient of W is a sum over the graph turned round, both sorted once a graph. The
     features themselves get no gradient.
 
     Raises:
@@ -45,10 +42,18 @@ class SparseFeatures:
     linear map (ours, and PyG's GCNConv among others) take it as it is.
     """
 
-    def __init__(self, graph: Graph, values: Tensor) -> None:
+    def __init__(self, graph: Graph, values: Tensor, mask: Dropout | None = None) -> None:
+        """With a `mask`, the entries are `values` with that dropout, which a product applies as it goes."""
         if values.shape != (graph.num_edges,):
             raise ValueError(f"values has shape {list(values.shape)}: needed one entry an edge, [{graph.num_edges}]")
-        self.graph, self.values = graph, values
+        self.graph, self.stored, self.mask = graph, values, mask
+
+    @property
+    def values(self) -> Tensor:
+        if self.mask is None:
+            return self.stored
+        edges = torch.arange(self.graph.num_edges, device=self.device)
+        return self.stored * scale(self.mask, edges, 1, self.dtype).squeeze(1)
 
     @classmethod
     def from_csr(cls, ptr: Tensor, columns: Tensor, values: Tensor, num_columns: int) -> SparseFeatures:
@@ -74,22 +79,24 @@ class SparseFeatures:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.values.dtype
+        return self.stored.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.values.device
+        return self.stored.device
 
     def to(self, device: torch.device | str) -> SparseFeatures:
         return SparseFeatures(self.graph.to(device), self.values.to(device))
 
     def to_dense(self) -> Tensor:
-        dense = self.values.new_zeros(self.shape)
+        dense = self.stored.new_zeros(self.shape)
         return dense.index_put((self.graph.receivers, self.graph.senders), self.values, accumulate=True)
 
     def dropout(self, p: float, training: bool = True) -> SparseFeatures:
         """Dropout on the non-zeros: the same distribution as on the dense matrix, whose zeros stay zero anyway."""
-        return SparseFeatures(self.graph, F.dropout(self.values, p, training)) if training and p else self
+        if not training or p == 0:
+            return self
+        return SparseFeatures(self.graph, self.values, draw(p, self.device))
 
     @classmethod
     def __torch_function__(
@@ -112,28 +119,6 @@ def _dropout(x: SparseFeatures, p: float = 0.5, training: bool = True, inplace: 
 
 def _matmul(x: SparseFeatures, matrix: Tensor) -> Tensor:
     """[N, F] times [F, D]."""
-    if x.values.requires_grad:
+    if x.stored.requires_grad:
         raise ValueError("the values of SparseFeatures need a gradient, which they get none of: use x.to_dense()")
-    return _SparseMatmul.apply(x.values.to(matrix.dtype), matrix, x.graph)
-
-
-class _SparseMatmul(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, matrix: Tensor, graph: Graph) -> Tensor:
-        ctx.save_for_backward(values)
-        ctx.graph = graph
-        return _product(values, graph.by_receiver, graph.num_senders, matrix)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
-        (values,) = ctx.saved_tensors
-        return None, _product(values, ctx.graph.by_sender, ctx.graph.num_receivers, grads[0]), None
-
-
-def _product(values: Tensor, order: Order, num_columns: int, matrix: Tensor) -> Tensor:
-    """In float32 at least: torch's CSR product knows no half precision."""
-    wide = torch.float32 if matrix.dtype in (torch.float16, torch.bfloat16) else matrix.dtype
-    shape = (order.ptr.numel() - 1, num_columns)
-    with torch.autocast(matrix.device.type, enabled=False):
-        csr = torch.sparse_csr_tensor(order.ptr, order.others, values[order.edges].to(wide), shape)
-        return (csr @ matrix.to(wide).contiguous()).to(matrix.dtype)
+    return ops.weighted_sum(x.stored.to(matrix.dtype), matrix, x.graph, x.mask)

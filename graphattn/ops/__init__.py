@@ -34,18 +34,18 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
-from typing import Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from graphattn import native
-from graphattn.graph import Graph
+from graphattn.graph import Graph, Order
 from graphattn.ops.checks import checked
-from graphattn.ops.dropout import draw
+from graphattn.ops.dropout import Dropout, draw
 
-__all__ = ["BACKENDS", "additive", "additive_v2", "attend", "dot_product", "use"]
+__all__ = ["BACKENDS", "additive", "additive_v2", "attend", "dot_product", "use", "weighted_sum"]
 
 BACKENDS = ("reference", "dense", "scatter", "cpu")
 _HINTS = {
@@ -264,6 +264,39 @@ def dot_product(
     if scale is None:
         scale = max(1, q.shape[-1]) ** -0.5 if isinstance(q, Tensor) and q.dim() else 1.0  # the door refuses the others
     return _run("dot_product", graph, arguments, {"scale": scale}, dropout, return_weights, backend)
+
+
+def weighted_sum(
+    weights: Float[Tensor, "E"], rows: Float[Tensor, "N_s D"], graph: Graph, dropout: Dropout | None = None
+) -> Tensor:
+    """The sum without the softmax: out_i = sum over the edges e entering i of weights_e * rows_j, [N_r, D].
+
+    Differentiable in `rows`. A mask given as `dropout` is applied to the weights, here and in backward.
+
+    Raises:
+        TypeError, ValueError: as the operations do; ValueError also where the weights need a gradient.
+    """
+    arguments = {"weights": (weights, "E"), "rows": (rows, "N_s D")}
+    tensors = checked("weighted_sum", graph, _current().check_nan, arguments)
+    if weights.requires_grad:
+        raise ValueError("weighted_sum: weights need a gradient, which they get none of: detach() them, or use attend")
+    return _WeightedSum.apply(tensors["weights"], tensors["rows"], graph, dropout, False)
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Over the graph, or with the edges `turned` round, which is its own backward."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, rows: Tensor, graph: Graph, dropout: Dropout | None, turned: bool) -> Tensor:
+        ctx.save_for_backward(weights)
+        ctx.rest = graph, dropout, not turned
+        order = graph.by_sender if turned else graph.by_receiver
+        backend = _current().backend or _default(rows.device.type)
+        return _backend(backend if backend == "cpu" else "reference").weighted_sum(weights, rows, order, dropout)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None, None, None]:
+        return None, _WeightedSum.apply(*ctx.saved_tensors, grads[0], *ctx.rest), None, None, None
 
 
 def _run(

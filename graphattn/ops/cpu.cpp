@@ -50,7 +50,14 @@ const std::vector<const Kernels *> &available() {
   return found;
 }
 
-const Kernels *chosen = available().front();
+const Kernels *chosen = nullptr;  // by name, or by width
+
+// A row shorter than two of AVX-512's registers is mostly remainder there.
+const Kernels *kernels_for(int64_t width) {
+  if (chosen) return chosen;
+  const auto &list = available();
+  return width < 32 && list.size() > 2 ? list[1] : list[0];
+}
 
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
@@ -58,13 +65,17 @@ std::vector<std::string> instruction_sets() {
   return names;
 }
 
-void use_instruction_set(const std::string &name) {
+void use_instruction_set(const std::optional<std::string> &name) {
+  if (!name) {
+    chosen = nullptr;
+    return;
+  }
   for (const Kernels *kernels : available())
-    if (name == kernels->name) {
+    if (*name == kernels->name) {
       chosen = kernels;
       return;
     }
-  throw nb::value_error(("no instruction set '" + name + "' on this machine").c_str());
+  throw nb::value_error(("no instruction set '" + *name + "' on this machine").c_str());
 }
 
 [[noreturn]] void refuse(const char *name, const char *why) {
@@ -156,7 +167,7 @@ void forward(int score, Array values, MaybeArray left, MaybeArray right, MaybeAr
   Forward to{data("out", out, values.dtype(), {n.receivers, n.heads, n.width}),
              data("lse", lse, nb::dtype<double>(), {n.receivers, n.heads}), data("weights", weights, sums, {n.edges, n.heads})};
   nb::gil_scoped_release free;
-  chosen->forward(a, to);
+  kernels_for(a.width)->forward(a, to);
 }
 
 void backward(int score, Array values, MaybeArray left, MaybeArray right, MaybeArray att, MaybeArray edge,
@@ -193,7 +204,7 @@ void backward(int score, Array values, MaybeArray left, MaybeArray right, MaybeA
   if (grad_weights && !weights) refuse("weights", "are missing beside grad_weights");
   if (grad_right && !logit_grads) refuse("logit_grads", "is missing beside grad_right");
   nb::gil_scoped_release free;
-  chosen->backward(a, b);
+  kernels_for(a.width)->backward(a, b);
 }
 
 void weighted_sum(Array weights, Array rows, Index ptr, Index edges, Index others, double p, uint64_t seed, int threads,
@@ -206,7 +217,7 @@ void weighted_sum(Array weights, Array rows, Index ptr, Index edges, Index other
   sum.rows = rows.data(), sum.out = data("out", out, rows.dtype(), {sum.order.nodes, sum.width});
   sum.dropout = dropout_of(p, seed), sum.threads = threads < 1 ? 1 : threads;
   nb::gil_scoped_release free;
-  chosen->weighted_sum(sum);
+  kernels_for(sum.width)->weighted_sum(sum);
 }
 
 using IndexOut = nb::ndarray<int64_t, nb::ndim<1>, nb::device::cpu, nb::c_contig>;
@@ -230,8 +241,7 @@ void group(Index ends, Index others, int64_t other_nodes, int threads, IndexOut 
 NB_MODULE(_cpu, module) {
   using namespace nb::literals;
   module.def("instruction_sets", instruction_sets);
-  module.def("use_instruction_set", use_instruction_set, "name"_a);
-  module.def("instruction_set", [] { return std::string(chosen->name); });
+  module.def("use_instruction_set", use_instruction_set, "name"_a.none());
   module.def("forward", forward, "score"_a, "values"_a, "left"_a.none(), "right"_a.none(), "att"_a.none(),
              "edge"_a.none(), "heads"_a, "ptr"_a, "edges"_a, "others"_a, "constant"_a, "p"_a, "seed"_a, "threads"_a,
              "out"_a, "lse"_a, "weights"_a.none());

@@ -29,8 +29,9 @@ struct Call {
   const T *values, *left, *right, *att, *edge;
   A constant;
   Dropout dropout;
-  int chunk;  // edges a chunk, so that their rows stay in the nearest caches
   bool wide;  // scores take whole rows
+  int chunk;  // edges a chunk, so that their rows stay in the nearest cache
+  int ahead;  // rows are fetched so many edges before they are needed
 
   explicit Call(const Attention &a)
       : score(a.score), H(a.heads), D(a.width), HD(a.heads * a.width),
@@ -40,26 +41,28 @@ struct Call {
         edge(static_cast<const T *>(a.edge)), constant(A(a.constant)), dropout(a.dropout),
         wide(a.score == Score::additive_v2 || a.score == Score::dot_product) {
     if (score == Score::additive_v2) left = values;
-    const int64_t fit = 32768 / (int64_t(sizeof(T)) * HD * (wide ? 2 : 1) + 1) / BLOCK * BLOCK;
-    chunk = fit < BLOCK ? BLOCK : fit > CHUNK ? CHUNK : int(fit);
+    const int64_t bytes = int64_t(sizeof(T)) * HD * (wide ? 2 : 1) + 1;
+    chunk = between(BLOCK, 32768 / bytes / BLOCK * BLOCK, CHUNK);
+    ahead = between(2, 8192 / bytes, 16);
   }
+
+  static int between(int64_t low, int64_t x, int64_t high) { return int(x < low ? low : x > high ? high : x); }
 
   int64_t left_size() const { return score == Score::dot_product ? value_size : wide ? HD : H; }
   int64_t right_size() const { return wide ? HD : H; }
 
-  // What `activate` turns into the logits of `n` edges, [H][CHUNK]. The node the pass stands at is `near`, those at the
+  // What `activate` turns into the logits of `n` edges, [n][H]. The node the pass stands at is `near`, those at the
   // other ends are `far`; the scores are symmetric in the two, but for which of them is the query of an edge's key.
   void score_edges(A *z, const T *near, int64_t near_stride, RowList<T> far, int64_t far_stride, RowList<T> edge_rows,
                    int n, bool near_is_query) const {
     switch (score) {
       case Score::given:
-        for (int c = 0; c < n; ++c)
-          for (int64_t h = 0; h < H; ++h) z[h * CHUNK + c] = load(edge_rows[c][h]);
+        each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA { z[c * H + h] = load(edge_rows[c][h]); });
         break;
       case Score::additive:
-        for (int c = 0; c < n; ++c)
-          for (int64_t h = 0; h < H; ++h)
-            z[h * CHUNK + c] = load(near[h]) + load(far[c][h]) + (edge ? load(edge_rows[c][h]) : A(0));
+        each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA { z[c * H + h] = load(near[h]) + load(far[c][h]); });
+        if (edge)
+          each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA { z[c * H + h] += load(edge_rows[c][h]); });
         break;
       case Score::additive_v2:
         if (edge)
@@ -80,23 +83,19 @@ struct Call {
     }
   }
 
-  // Scores become logits; the padding becomes -inf, of which nothing comes.
   void activate(A *z, int n) const {
-    for (int64_t h = 0; h < H; ++h, z += CHUNK) {
-      if (score == Score::additive) each_lane(n, [&](int c) INLINE_LAMBDA { z[c] = leaky(z[c], constant); });
-      if (score == Score::dot_product) each_lane(n, [&](int c) INLINE_LAMBDA { z[c] *= constant; });
-      for (int c = n; c < padded(n); ++c) z[c] = -INF;
-    }
+    const A slope = constant;
+    if (score == Score::additive) each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { z[k] = leaky(z[k], slope); });
+    if (score == Score::dot_product) each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { z[k] *= slope; });
   }
 
-  void drop(A *weights, const int64_t *edges, int n, A *kept) const {
-    uint32_t mixed[CHUNK] = {}, high[CHUNK] = {};
+  // The dropout factors of `n` edges.
+  void factors(A *to, const int64_t *edges, int n) const {
+    uint32_t mixed[CHUNK], high[CHUNK];
     for (int c = 0; c < n; ++c) mixed[c] = mixed_edge(dropout, edges[c]), high[c] = uint32_t(uint64_t(edges[c]) >> 32);
-    for (int64_t h = 0; h < H; ++h, weights += CHUNK, kept += CHUNK)
-      each_lane(n, [&](int c) INLINE_LAMBDA {
-        kept[c] = factor<A>(dropout, high[c], mixed[c], h);
-        weights[c] *= kept[c];
-      });
+    each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA {
+      to[c * H + h] = factor<A>(dropout, high[c], mixed[c], h);
+    });
   }
 
   int64_t edge_size() const { return wide ? HD : H; }
@@ -121,7 +120,7 @@ struct ForwardPass {
   T *out;
   double *lse;
   A *logits;  // of all edges, if weights are wanted
-  int64_t state = 2 * call.H + call.HD, scratch = 2 * call.H * CHUNK;
+  int64_t state = 2 * call.H + call.HD, scratch = 2 * padded(call.H * CHUNK) + 2 * call.H;
 
   void start(A *state) const {
     for (int64_t h = 0; h < call.H; ++h) state[h] = -INF;
@@ -130,60 +129,59 @@ struct ForwardPass {
 
   void edges(A *state, int64_t node, int64_t begin, int64_t end, A *scratch, int64_t) const {
     const int64_t H = call.H, D = call.D;
-    A *top = state, *total = state + H, *sums = state + 2 * H, *z = scratch, *kept = scratch + H * CHUNK;
+    A *top = state, *total = state + H, *sums = state + 2 * H;
+    A *z = scratch, *kept = z + padded(H * CHUNK), *high = kept + padded(H * CHUNK);
     const T *values[CHUNK], *far[CHUNK], *edge_rows[CHUNK];
     const T *near = call.right ? call.right + node * call.right_size() : nullptr;
     const int64_t far_stride = call.score == Score::dot_product ? call.value_stride : D;
     for (int64_t at = begin; at < end; at += call.chunk) {
       const int n = end - at < call.chunk ? int(end - at) : call.chunk;
       const int64_t *edges = order.edges + at, *others = order.others + at;
-      const int64_t next = end - at - n < n ? end - at - n : n;
-      for (int64_t c = 0; c < next; ++c) {
-        fetch_ahead(call.values + others[n + c] * call.value_size, call.value_size);
-        if (call.score == Score::dot_product) fetch_ahead(call.left + others[n + c] * call.value_size, call.value_size);
+      for (int64_t k = at + call.ahead, last = k + n < order.size() ? k + n : order.size(); k < last; ++k) {
+        fetch(call.values + order.others[k] * call.value_size, call.value_size);
+        if (call.score == Score::dot_product) fetch(call.left + order.others[k] * call.value_size, call.value_size);
       }
       rows_of(values, call.values, call.value_size, others, n);
       if (call.left) rows_of(far, call.left, call.left_size(), others, n);
       call.edge_rows(edge_rows, edges, n);
       call.score_edges(z, near, D, far, far_stride, edge_rows, n, true);
       call.activate(z, n);
-      soften(top, total, sums, z, edges, n);
-      if (call.dropout.on) call.drop(z, edges, n, kept);
+      for (int c = 0; logits && c < n; ++c)
+        for (int64_t h = 0; h < H; ++h) logits[edges[c] * H + h] = z[c * H + h];
+      soften(top, total, sums, z, high, n);
+      if (call.dropout.on) {
+        call.factors(kept, edges, n);
+        each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { z[k] *= kept[k]; });
+      }
       add_rows<T>(sums, D, z, values, call.value_stride, n, H, D);
       if (call.score == Score::dot_product && call.edge) add_rows<T>(sums, D, z, edge_rows, D, n, H, D);
     }
   }
 
   // Online softmax: z becomes exp(z - top) of the largest logit so far; what was summed before is scaled to it.
-  void soften(A *top, A *total, A *sums, A *z, const int64_t *edges, int n) const {
-    for (int64_t h = 0; h < call.H; ++h) {
-      A *row = z + h * CHUNK, high = top[h];
-      if (logits)
-        for (int c = 0; c < n; ++c) logits[edges[c] * call.H + h] = row[c];
-      for (int start = 0; start < n; start += LANES) {
-        const A *lanes = row + start;
-#pragma omp simd reduction(max : high)
-        for (int lane = 0; lane < LANES; ++lane) high = lanes[lane] > high ? lanes[lane] : high;
-      }
-      if (high > top[h]) {
-        const A shrink = top[h] == -INF ? A(0) : exponential(top[h] - high);
+  void soften(A *top, A *total, A *sums, A *z, A *high, int n) const {
+    const int64_t H = call.H;
+    memcpy(high, top, H * sizeof(A));
+    each_head_over_edges(n, [&](int64_t k, int64_t h) INLINE_LAMBDA { high[h] = z[k] > high[h] ? z[k] : high[h]; });
+    for (int64_t h = 0; h < H; ++h) {
+      if (high[h] > top[h] && top[h] != -INF) {
+        const A shrink = exponential(top[h] - high[h]);
         total[h] *= shrink;
-        if (shrink != A(0))
-          for (int64_t d = 0; d < call.D; ++d) sums[h * call.D + d] *= shrink;
-        top[h] = high;
+        for (int64_t d = 0; d < call.D; ++d) sums[h * call.D + d] *= shrink;
       }
-      const A shift = high == -INF ? A(0) : high;
-      A sum = 0;
-      for (int start = 0; start < n; start += LANES) {
-        A *lanes = row + start;
-#pragma omp simd reduction(+ : sum)
-        for (int lane = 0; lane < LANES; ++lane) {
-          lanes[lane] = exponential(lanes[lane] - shift);
-          sum += lanes[lane];
-        }
-      }
-      total[h] += sum;
+      top[h] = high[h];
+      if (high[h] == -INF) high[h] = 0;
     }
+    each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA { z[c * H + h] -= high[h]; });
+    each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { z[k] = exponential(z[k]); });
+    each_head_over_edges(n, [&](int64_t k, int64_t h) INLINE_LAMBDA { total[h] += z[k]; });
+  }
+
+  template <class Body>
+  void each_head_over_edges(int n, const Body &body) const {
+    for (int64_t c = 0, H = call.H; c < n; ++c)
+#pragma omp simd
+      for (int64_t h = 0; h < H; ++h) body(c * H + h, h);
   }
 
   void merge(A *state, const A *other) const {
@@ -289,14 +287,15 @@ struct SenderPass {
   bool v2 = call.score == Score::additive_v2, dot = call.score == Score::dot_product;
   bool logit_grads = call.score == Score::given ? b.grad_edge != nullptr : true;
   int64_t left = v2 ? call.HD : dot ? call.value_size : call.score == Score::additive ? call.H : 0;
-  int64_t state = call.value_size + left, scratch = 5 * call.H * CHUNK;
+  int64_t state = call.value_size + left, scratch = 5 * padded(call.H * CHUNK);
 
   void start(A *state) const { clear(state, this->state); }
 
   void edges(A *state, int64_t node, int64_t begin, int64_t end, A *scratch, int64_t task) const {
     const int64_t H = call.H, D = call.D, HD = call.HD;
     A *grad_value = state, *grad_left = state + call.value_size;
-    A *weight = scratch, *slope = scratch + H * CHUNK, *dots = scratch + 2 * H * CHUNK, *kept = scratch + 3 * H * CHUNK;
+    const int64_t each = padded(H * CHUNK);
+    A *weight = scratch, *slope = weight + each, *dots = slope + each, *kept = dots + each, *dropped = kept + each;
     const T *grad_rows[CHUNK], *far[CHUNK], *edge_rows[CHUNK];
     T *edge_grads[CHUNK];
     const T *grad_out = static_cast<const T *>(b.grad_out), *value = call.values + node * call.value_size;
@@ -306,53 +305,44 @@ struct SenderPass {
     for (int64_t at = begin; at < end; at += call.chunk) {
       const int n = end - at < call.chunk ? int(end - at) : call.chunk;
       const int64_t *edges = order.edges + at, *others = order.others + at;
-      const int64_t next = end - at - n < n ? end - at - n : n;
-      for (int64_t c = 0; c < next; ++c) {
-        fetch_ahead(grad_out + others[n + c] * HD, HD);
-        if (call.wide) fetch_ahead(call.right + others[n + c] * HD, HD);
+      for (int64_t k = at + call.ahead, last = k + n < order.size() ? k + n : order.size(); k < last; ++k) {
+        fetch(grad_out + order.others[k] * HD, HD);
+        if (call.wide) fetch(call.right + order.others[k] * HD, HD);
       }
       rows_of(grad_rows, grad_out, HD, others, n);
       if (call.right) rows_of(far, call.right, call.right_size(), others, n);
       call.edge_rows(edge_rows, edges, n);
       call.score_edges(slope, near, dot ? call.value_stride : D, far, D, edge_rows, n, false);
-      memcpy(weight, slope, H * CHUNK * sizeof(A));
+      memcpy(weight, slope, n * H * sizeof(A));
       call.activate(weight, n);
-      for (int64_t h = 0; h < H; ++h) {
-        A *row = weight + h * CHUNK;
-        double shift[CHUNK] = {};
-        for (int c = 0; c < n; ++c) shift[c] = lse[others[c] * H + h];
-        each_lane(n, [&](int c) INLINE_LAMBDA { row[c] = exponential(A(row[c] - shift[c])); });
-      }
-      A *dropped = weight;
+      each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA {
+        weight[c * H + h] = A(weight[c * H + h] - lse[others[c] * H + h]);
+      });
+      each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { weight[k] = exponential(weight[k]); });
       if (call.dropout.on) {
-        dropped = scratch + 4 * H * CHUNK;
-        memcpy(dropped, weight, H * CHUNK * sizeof(A));
-        call.drop(dropped, edges, n, kept);
+        call.factors(kept, edges, n);
+        each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { dropped[k] = weight[k] * kept[k]; });
+      } else {
+        dropped = weight;
       }
       if (logit_grads) {
         dot_rows<T>(dots, value, call.value_stride, grad_rows, D, n, H, D);
         if (dot && call.edge) add_pair_dots<T>(dots, grad_rows, D, edge_rows, D, n, H, D);
-        for (int64_t h = 0; h < H; ++h) {
-          A row_sum[CHUNK] = {}, weight_grad[CHUNK] = {};
-          for (int c = 0; c < n; ++c) row_sum[c] = row_sums[others[c] * H + h];
-          for (int c = 0; grad_weights && c < n; ++c) weight_grad[c] = grad_weights[edges[c] * H + h];
-          const int64_t k = h * CHUNK;
-          each_lane(n, [&](int c) INLINE_LAMBDA {
-            A grad = dots[k + c] + weight_grad[c];
-            if (call.dropout.on) grad *= kept[k + c];
-            grad = weight[k + c] * (grad - row_sum[c]);
-            if (call.score == Score::additive) grad *= slope[k + c] > 0 ? A(1) : call.constant;
-            if (dot) grad *= call.constant;
-            slope[k + c] = grad;
-          });
-        }
+        if (grad_weights)
+          each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA { dots[c * H + h] += grad_weights[edges[c] * H + h]; });
+        if (call.dropout.on) each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { dots[k] *= kept[k]; });
+        each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA { dots[c * H + h] -= row_sums[others[c] * H + h]; });
+        const A constant = call.constant;
+        if (call.score == Score::additive)
+          each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { dots[k] *= slope[k] > 0 ? A(1) : constant; });
+        if (dot) each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { dots[k] *= constant; });
+        each_lane(n * H, [&](int64_t k) INLINE_LAMBDA { slope[k] = weight[k] * dots[k]; });
       }
       if (b.grad_values) add_rows<T>(grad_value, call.value_stride, dropped, grad_rows, D, n, H, D);
       if (!logit_grads) continue;
       give_edges(slope, dropped, grad_rows, far, edges, edge_grads, n);
       if (call.score == Score::additive && b.grad_left)
-        for (int64_t h = 0; h < H; ++h)
-          for (int c = 0; c < n; ++c) grad_left[h] += slope[h * CHUNK + c];
+        for (int c = 0; c < n; ++c) add_to(grad_left, slope + c * H, H);
       if (dot && b.grad_left) add_rows<T>(grad_left, call.value_stride, slope, far, D, n, H, D);
       if (v2) {
         A *atts = att_parts ? att_parts + task * HD : nullptr;
@@ -381,13 +371,13 @@ struct SenderPass {
     A *logits = static_cast<A *>(b.logit_grads);
     T *grad_edge = static_cast<T *>(b.grad_edge);
     for (int c = 0; logits && c < n; ++c)
-      for (int64_t h = 0; h < H; ++h) logits[edges[c] * H + h] = slope[h * CHUNK + c];
+      memcpy(logits + edges[c] * H, slope + c * H, H * sizeof(A));
     if (!grad_edge) return;
     for (int c = 0; c < n; ++c) {
       edge_grads[c] = grad_edge + edges[c] * call.edge_size();
-      for (int64_t h = 0; !call.wide && h < H; ++h) store(edge_grads[c] + h, slope[h * CHUNK + c]);
+      for (int64_t h = 0; !call.wide && h < H; ++h) store(edge_grads[c] + h, slope[c * H + h]);
       for (int64_t h = 0; dot && h < H; ++h) {
-        const A w = weight[h * CHUNK + c], s = slope[h * CHUNK + c];
+        const A w = weight[c * H + h], s = slope[c * H + h];
         const T *__restrict__ g = grad_rows[c] + h * D, *__restrict__ q = far[c] + h * D;
         T *__restrict__ to = edge_grads[c] + h * D;
 #pragma omp simd
@@ -416,7 +406,7 @@ struct ReceiverPass {
   const A *logit_grads;
   T *grad_right;
   bool v2 = call.score == Score::additive_v2;
-  int64_t state = call.wide ? call.HD : call.H, scratch = call.H * CHUNK;
+  int64_t state = call.wide ? call.HD : call.H, scratch = padded(call.H * CHUNK);
 
   void start(A *state) const { clear(state, this->state); }
 
@@ -430,12 +420,11 @@ struct ReceiverPass {
     for (int64_t at = begin; at < end; at += call.chunk) {
       const int n = end - at < call.chunk ? int(end - at) : call.chunk;
       const int64_t *edges = order.edges + at, *others = order.others + at;
-      const int64_t next = end - at - n < n ? end - at - n : n;
-      for (int64_t c = 0; c < next; ++c) fetch_ahead(call.left + others[n + c] * call.left_size(), call.left_size());
+      for (int64_t k = at + call.ahead, last = k + n < order.size() ? k + n : order.size(); k < last; ++k)
+        fetch(call.left + order.others[k] * call.left_size(), call.left_size());
       rows_of(rows, call.left, call.left_size(), others, n);
       call.edge_rows(edge_rows, edges, n);
-      for (int c = 0; c < n; ++c)
-        for (int64_t h = 0; h < H; ++h) slope[h * CHUNK + c] = logit_grads[edges[c] * H + h];
+      for (int c = 0; c < n; ++c) memcpy(slope + c * H, logit_grads + edges[c] * H, H * sizeof(A));
       if (!v2) {
         add_rows<T>(state, D, slope, rows, call.value_stride, n, H, D);
         if (call.edge) add_rows<T>(state, D, slope, edge_rows, D, n, H, D);

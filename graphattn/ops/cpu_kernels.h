@@ -15,6 +15,8 @@ enum class Type { f32, f64, bf16, f16 };  // of inputs, output and gradients; su
 struct Order {
   const int64_t *ptr = nullptr, *edges = nullptr, *others = nullptr;
   int64_t nodes = 0;
+
+  int64_t size() const { return ptr[nodes]; }
 };
 
 struct Dropout {

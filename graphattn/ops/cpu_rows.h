@@ -7,17 +7,31 @@ namespace graphattn {
 namespace GRAPHATTN_ISA {
 namespace {
 
-constexpr int CHUNK = 32;  // edges scored together, at most; their numbers stand head by head, [H][CHUNK]
+constexpr int CHUNK = 32;  // edges worked on together, at most; numbers of an edge and head stand edge by edge, [n][H]
 constexpr int BLOCK = 4;   // rows that one pass over an accumulator adds
-constexpr int LANES = 16;  // numbers worked on together: nodes have few edges, so the last lanes are padding
+constexpr int LANES = 16;  // numbers worked on together where it does not matter whose they are; the last are padding
 
-INLINE int padded(int n) { return (n + LANES - 1) / LANES * LANES; }
+INLINE int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
+// body(k) for k from 0 to padded(n): whole registers only.
 template <class Body>
-INLINE void each_lane(int n, const Body &body) {
-  for (int start = 0; start < n; start += LANES)
+INLINE void each_lane(int64_t n, const Body &body) {
+  for (int64_t start = 0; start < n; start += LANES)
 #pragma omp simd
     for (int lane = 0; lane < LANES; ++lane) body(start + lane);
+}
+
+// body(c, h) for every edge and head, along whichever of the two is longer than one.
+template <class Body>
+INLINE void each_edge_and_head(int n, int64_t heads, const Body &body) {
+  if (heads == 1) {
+#pragma omp simd
+    for (int c = 0; c < n; ++c) body(c, int64_t(0));
+    return;
+  }
+  for (int c = 0; c < n; ++c)
+#pragma omp simd
+    for (int64_t h = 0; h < heads; ++h) body(c, h);
 }
 
 // Below, `rows` are n gathered rows; a head stride of 0 shares one head among all.
@@ -44,8 +58,8 @@ INLINE void add_rows_of(Sum<T> *__restrict__ sums, int64_t sum_stride, const Sum
   int c = 0;
   for (; c + BLOCK <= n; c += BLOCK)
     for (int64_t h = 0; h < heads; ++h) {
-      const A *f = factors + h * CHUNK + c;
-      const A f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];
+      const A *f = factors + c * heads + h;
+      const A f0 = f[0], f1 = f[heads], f2 = f[2 * heads], f3 = f[3 * heads];
       const T *__restrict__ r0 = rows[c] + h * row_stride, *__restrict__ r1 = rows[c + 1] + h * row_stride;
       const T *__restrict__ r2 = rows[c + 2] + h * row_stride, *__restrict__ r3 = rows[c + 3] + h * row_stride;
       A *__restrict__ sum = sums + h * sum_stride;
@@ -55,7 +69,7 @@ INLINE void add_rows_of(Sum<T> *__restrict__ sums, int64_t sum_stride, const Sum
     }
   for (; c < n; ++c)
     for (int64_t h = 0; h < heads; ++h) {
-      const A f = factors[h * CHUNK + c];
+      const A f = factors[c * heads + h];
       const T *__restrict__ r = rows[c] + h * row_stride;
       A *__restrict__ sum = sums + h * sum_stride;
 #pragma omp simd
@@ -63,7 +77,7 @@ INLINE void add_rows_of(Sum<T> *__restrict__ sums, int64_t sum_stride, const Sum
     }
 }
 
-// sums[h][d] += sum over c of factors[h][c] * rows[c][h][d]
+// sums[h][d] += sum over c of factors[c][h] * rows[c][h][d]
 template <class T>
 void add_rows(Sum<T> *sums, int64_t sum_stride, const Sum<T> *factors, RowList<T> rows, int64_t row_stride, int n,
               int64_t heads, int64_t width) {
@@ -89,8 +103,8 @@ INLINE void dot_rows_of(Sum<T> *__restrict__ dots, const T *__restrict__ near, i
         const A x = load(a[d]);
         s0 += x * load(r0[d]), s1 += x * load(r1[d]), s2 += x * load(r2[d]), s3 += x * load(r3[d]);
       }
-      A *dot = dots + h * CHUNK + c;
-      dot[0] = s0, dot[1] = s1, dot[2] = s2, dot[3] = s3;
+      A *dot = dots + c * heads + h;
+      dot[0] = s0, dot[heads] = s1, dot[2 * heads] = s2, dot[3 * heads] = s3;
     }
   for (; c < n; ++c)
     for (int64_t h = 0; h < heads; ++h) {
@@ -98,11 +112,11 @@ INLINE void dot_rows_of(Sum<T> *__restrict__ dots, const T *__restrict__ near, i
       A s = 0;
 #pragma omp simd reduction(+ : s)
       for (int64_t d = 0; d < width; ++d) s += load(a[d]) * load(r[d]);
-      dots[h * CHUNK + c] = s;
+      dots[c * heads + h] = s;
     }
 }
 
-// dots[h][c] = near[h] . rows[c][h]
+// dots[c][h] = near[h] . rows[c][h]
 template <class T>
 void dot_rows(Sum<T> *dots, const T *near, int64_t near_stride, RowList<T> rows, int64_t row_stride, int n,
               int64_t heads, int64_t width) {
@@ -111,7 +125,7 @@ void dot_rows(Sum<T> *dots, const T *near, int64_t near_stride, RowList<T> rows,
 #undef CALL
 }
 
-// dots[h][c] += a[c][h] . b[c][h]
+// dots[c][h] += a[c][h] . b[c][h]
 template <class T>
 void add_pair_dots(Sum<T> *dots, RowList<T> a, int64_t a_stride, RowList<T> b, int64_t b_stride, int n, int64_t heads,
                    int64_t width) {
@@ -121,7 +135,7 @@ void add_pair_dots(Sum<T> *dots, RowList<T> a, int64_t a_stride, RowList<T> b, i
       Sum<T> s = 0;
 #pragma omp simd reduction(+ : s)
       for (int64_t d = 0; d < width; ++d) s += load(x[d]) * load(y[d]);
-      dots[h * CHUNK + c] += s;
+      dots[c * heads + h] += s;
     }
 }
 
@@ -130,7 +144,7 @@ INLINE A leaky(A x, A slope) {
   return x > 0 ? x : slope * x;
 }
 
-// The score of GATv2: dots[h][c] = att[h] . leaky(near[h] + rows[c][h] + edges[c][h])
+// The score of GATv2: dots[c][h] = att[h] . leaky(near[h] + rows[c][h] + edges[c][h])
 template <class T, bool EDGE>
 void dot_leaky_rows(Sum<T> *__restrict__ dots, const T *__restrict__ att, const T *__restrict__ near, RowList<T> rows,
                     RowList<T> edges, int n, int64_t heads, int64_t width, Sum<T> slope) {
@@ -149,8 +163,8 @@ void dot_leaky_rows(Sum<T> *__restrict__ dots, const T *__restrict__ att, const 
         s0 += y * leaky(x + load(r0[d]), slope), s1 += y * leaky(x + load(r1[d]), slope);
         s2 += y * leaky(x + load(r2[d]), slope), s3 += y * leaky(x + load(r3[d]), slope);
       }
-      A *dot = dots + h * CHUNK + c;
-      dot[0] = s0, dot[1] = s1, dot[2] = s2, dot[3] = s3;
+      A *dot = dots + c * heads + h;
+      dot[0] = s0, dot[heads] = s1, dot[2 * heads] = s2, dot[3 * heads] = s3;
     }
   for (; c < n; ++c)
     for (int64_t h = 0; h < heads; ++h) {
@@ -164,11 +178,11 @@ void dot_leaky_rows(Sum<T> *__restrict__ dots, const T *__restrict__ att, const 
         if (EDGE) x += load(e[d]);
         s += load(w[d]) * leaky(x, slope);
       }
-      dots[h * CHUNK + c] = s;
+      dots[c * heads + h] = s;
     }
 }
 
-// Its derivative: with x = near + row + edge and y = factors[h][c] * leaky'(x), slopes += y and, where asked for,
+// Its derivative: with x = near + row + edge and y = factors[c][h] * leaky'(x), slopes += y and, where asked for,
 // atts += y * x and edge_grads[c] = y * att.
 template <class T, bool EDGE, bool ATT>
 void add_leaky_slopes(Sum<T> *__restrict__ slopes, Sum<T> *__restrict__ atts, T *const *edge_grads,
@@ -179,8 +193,8 @@ void add_leaky_slopes(Sum<T> *__restrict__ slopes, Sum<T> *__restrict__ atts, T 
   for (; !EDGE && c + BLOCK <= n; c += BLOCK)
     for (int64_t h = 0; h < heads; ++h) {
       const int64_t at = h * width;
-      const A *f = factors + h * CHUNK + c;
-      const A f0 = f[0], f1 = f[1], f2 = f[2], f3 = f[3];
+      const A *f = factors + c * heads + h;
+      const A f0 = f[0], f1 = f[heads], f2 = f[2 * heads], f3 = f[3 * heads];
       const A g0 = f0 * slope, g1 = f1 * slope, g2 = f2 * slope, g3 = f3 * slope;
       const T *__restrict__ a = near + at;
       const T *__restrict__ r0 = rows[c] + at, *__restrict__ r1 = rows[c + 1] + at;
@@ -198,7 +212,7 @@ void add_leaky_slopes(Sum<T> *__restrict__ slopes, Sum<T> *__restrict__ atts, T 
   for (; c < n; ++c)
     for (int64_t h = 0; h < heads; ++h) {
       const int64_t at = h * width;
-      const A f = factors[h * CHUNK + c], g = f * slope;
+      const A f = factors[c * heads + h], g = f * slope;
       const T *__restrict__ a = near + at, *__restrict__ r = rows[c] + at, *__restrict__ w = att + at;
       const T *__restrict__ e = EDGE ? edges[c] + at : nullptr;
       T *__restrict__ edge_grad = EDGE && edge_grads ? edge_grads[c] + at : nullptr;

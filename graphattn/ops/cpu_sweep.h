@@ -38,7 +38,7 @@ struct Task {
 
 struct Tasks {
   explicit Tasks(const Order &order)
-      : grain(max_of(1024, (order.ptr[order.nodes] + order.nodes) / 1024)), list(count(order, nullptr)) {
+      : grain(max_of(1024, (order.size() + order.nodes) / 1024)), list(count(order, nullptr)) {
     tasks = count(order, list.at);
   }
 
@@ -134,7 +134,7 @@ INLINE void write(T *__restrict__ to, const Sum<T> *__restrict__ from, int64_t s
 }
 
 template <class T>
-INLINE void fetch_ahead(const T *row, int64_t size) {
+INLINE void fetch(const T *row, int64_t size) {
   for (const char *at = reinterpret_cast<const char *>(row), *end = reinterpret_cast<const char *>(row + size); at < end;
        at += 64)
     PREFETCH(at);

@@ -6,13 +6,19 @@ path is tested against this file. It builds one E x H x D tensor, which the fuse
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from graphattn.graph import Graph
+from graphattn.graph import Graph, Order
 from graphattn.ops import scores
 from graphattn.ops.dropout import Dropout, scale
+
+with warnings.catch_warnings():  # torch says once a process that CSR is in beta: let that be here, unheard
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0, 0], [], [], (1, 1))
 
 Result = tuple[Tensor, Tensor | None]  # out [N_r, H, D] and, on request, the weights used [E, H]
 
@@ -68,6 +74,19 @@ def dot_product(
     values = v.index_select(0, graph.senders)
     logits = scores.dot_product(q, k, graph, edge, scale)
     return _aggregate(logits, values if edge is None else values + edge, graph, dropout, return_weights)
+
+
+def weighted_sum(
+    weights: Float[Tensor, "E"], rows: Float[Tensor, "N D"], order: Order, dropout: Dropout | None
+) -> Float[Tensor, "nodes D"]:
+    """out[n] = sum over the edges e of n in `order` of weights[e] * rows[other end of e]: torch's CSR product."""
+    wide = accumulation_dtype(rows.dtype)  # the product knows no half precision
+    factors = weights.index_select(0, order.edges).to(wide)
+    if dropout is not None:
+        factors = factors * scale(dropout, order.edges, 1, wide).squeeze(1)
+    with torch.autocast(rows.device.type, enabled=False):
+        csr = torch.sparse_csr_tensor(order.ptr, order.others, factors, (order.ptr.numel() - 1, rows.shape[0]))
+        return (csr @ rows.to(wide).contiguous()).to(rows.dtype)
 
 
 def segment_softmax(logits: Float[Tensor, "E H"], receivers: Tensor, num_receivers: int) -> Float[Tensor, "E H"]:
