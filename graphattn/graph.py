@@ -157,7 +157,7 @@ def _grouped(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> Or
 
 @torch.library.custom_op("graphattn::group", mutates_args=())
 def _group(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Stable counting sort where there are kernels for the device, else torch's sort: ptr, edges, others of an Order."""
+    """ptr, edges and others of an Order: a stable counting sort where there are kernels, else torch's sort."""
     if native.kernels is not None and ends.device.type == "cpu":
         ptr, edges, grouped = ends.new_empty(size + 1), torch.empty_like(ends), torch.empty_like(others)
         ends, others = ends.contiguous(), others.contiguous()

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from types import ModuleType
+from typing import Any
 
 import torch  # before the kernels: where both link the same OpenMP library, they then share its threads
 
-kernels: ModuleType | None
+kernels: Any = None
+missing = ""
 try:
-    from graphattn import _cpu as kernels
+    from graphattn import _cpu  # type: ignore[attr-defined]  # compiled
 except ImportError as error:
-    kernels, missing = None, str(error)
+    missing = str(error)
 else:
-    missing = ""
+    kernels = _cpu
 
 _forked = False
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn import Linear, MessagePassing
 from torch_geometric.nn.inits import zeros
@@ -83,7 +82,7 @@ class ConstantConv(MessagePassing):
             adjacency = topology.from_edge_index(edge_index)
             edge_index = torch.stack([adjacency.senders, adjacency.receivers])
         values = self.lin(senders).view(-1, self.heads, self.out_channels)
-        values = F.dropout(values, self.feature_dropout, self.training)
+        values = ops.feature_dropout(values, self.feature_dropout, self.training)
         num_receivers = (senders if receivers is None else receivers).shape[0]
         if size is not None:
             check_size(size, values.shape[0], None if receivers is None else num_receivers)

@@ -33,7 +33,7 @@ class Edges:
         return edge_index if self.looped is None else self.looped.clone()
 
     def attr(self, edge_attr: Tensor, edge_index: Tensor, fill_value: float | Tensor | str) -> Tensor:
-        """Edge features [E, F] in the order of `graph`: without removed loops, those of new ones filled in as in PyG."""
+        """Edge features [E, F] in the order of `graph`: removed loops' gone, new loops' filled in as in PyG."""
         if self.kept is None:
             return edge_attr
         num_loops = self.graph.num_edges - self.kept.shape[0]

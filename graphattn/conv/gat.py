@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn import conv as pyg
 from torch_geometric.typing import OptPairTensor, OptTensor
@@ -85,7 +84,9 @@ class GATConv(pyg.GATConv):
         wanted = bool(return_attention_weights)
         out, weights = attended(
             ops.additive,
-            senders.unsqueeze(1) if values is None else F.dropout(values, self.feature_dropout, self.training),
+            senders.unsqueeze(1)
+            if values is None
+            else ops.feature_dropout(values, self.feature_dropout, self.training),
             score_s,
             score_r,
             edges.graph,

@@ -35,9 +35,10 @@ def map_heads(sums: Tensor, weight: Tensor) -> Tensor:
 
 
 def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> list[Tensor]:
-    """For each vector a [1, H, D], the score a_h . mapped_h of every head, [N, H]: one product with a block diagonal."""
-    heads, width = vectors[0].shape[1:]
-    blocks = torch.cat([torch.diag_embed(vector[0].t()).transpose(0, 1).reshape(-1, heads) for vector in vectors], 1)
+    """For each vector a [1, H, D], the score a_h . mapped_h of every head, [N, H]: a block-diagonal product."""
+    heads = vectors[0].shape[1]
+    diagonals = (torch.diag_embed(vector[0].t()) for vector in vectors)  # [D, H, H]
+    blocks = torch.cat([diagonal.transpose(0, 1).reshape(-1, heads) for diagonal in diagonals], 1)
     with torch.autocast(blocks.device.type, enabled=False):  # logits in half precision would be coarse
         return list((mapped.flatten(1).to(blocks.dtype) @ blocks).chunk(len(vectors), 1))
 

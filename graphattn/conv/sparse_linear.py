@@ -105,7 +105,7 @@ class SparseFeatures:
         kwargs = kwargs or {}
         if function is F.linear:
             return sparse_linear(*args, **kwargs)
-        if function is F.dropout:
+        if function in (F.dropout, ops.feature_dropout):
             return _dropout(*args, **kwargs)
         if function is torch.matmul and isinstance(args[0], cls):
             return _matmul(*args)

@@ -74,8 +74,8 @@ class TransformerConv(pyg.TransformerConv):
                     raise ValueError(f"TransformerConv has edge_dim={self.edge_dim}: needed edge_attr, one row an edge")
                 edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr).view(shape)
             key, value = self.lin_key(senders).view(shape), self.lin_value(senders).view(shape)
-            graph, options = edges.graph, {"dropout": dropout, "wanted": wanted}
-            out, weights = attended(ops.dot_product, query, key, value, graph, edge, **options)
+            tensors = (query, key, value, edges.graph, edge)
+            out, weights = attended(ops.dot_product, *tensors, dropout=dropout, wanted=wanted)
         out = out.flatten(1) if self.concat else out.mean(1)
         if self.root_weight:
             out = self._with_root(out, self.lin_skip(receivers))
@@ -93,7 +93,10 @@ class TransformerConv(pyg.TransformerConv):
     def _late(
         self, query: Tensor, senders: Tensor, graph: Graph, dropout: float, wanted: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Over the senders' features themselves, with a column of ones for the biases: q . (W x + b) = (W^T q, q . b) . (x, 1)."""
+        """Over the senders' features themselves, with a column of ones for the biases.
+
+        q . (W x + b) = (W^T q, b . q) . (x, 1), and the sum of w (W x + b) is (W, b) times the sum of w (x, 1).
+        """
         rows = F.pad(senders, (0, 1), value=1.0).unsqueeze(1)
         query = narrow.map_heads(query, _heads_transposed(_with_bias(self.lin_key), self.heads))
         scale = self.out_channels**-0.5

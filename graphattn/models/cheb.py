@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import ChebConv as PyGChebConv
 
+from graphattn.ops import feature_dropout
+
 
 class ChebConv(PyGChebConv):
     """PyG's ChebConv, same parameters and numbers, in the order that is cheap for wide or sparse inputs.
@@ -69,5 +71,5 @@ class Cheb(nn.Module):
 
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:
         for i, layer in enumerate(self.layers):
-            x = layer(F.dropout(x if i == 0 else F.relu(x), self.dropout, self.training), edge_index)
+            x = layer(feature_dropout(x if i == 0 else F.relu(x), self.dropout, self.training), edge_index)
         return x

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphattn.conv import ConstantConv, GATConv, GATv2Conv, TransformerConv
+from graphattn.ops import feature_dropout
 
 Attention = list[tuple[Tensor, Tensor]]  # for each layer its edge_index [2, E'] and weights [E', H]
 
@@ -39,14 +40,14 @@ class _AttentionNetwork(nn.Module):
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:
         """`x` [N, F], `edge_index` [2, E] -> logits [N, C]."""
         for i, layer in enumerate(self.layers):
-            x = layer(F.dropout(x if i == 0 else F.elu(x), self.dropout, self.training), edge_index)
+            x = layer(feature_dropout(x if i == 0 else F.elu(x), self.dropout, self.training), edge_index)
         return x
 
     def inspect(self, x: Any, edge_index: Tensor) -> tuple[list[Tensor], Attention]:
         """Each layer's output (before the next one's ELU), and its attention."""
         outputs, attention = [], []
         for i, layer in enumerate(self.layers):
-            x = F.dropout(x if i == 0 else F.elu(x), self.dropout, self.training)
+            x = feature_dropout(x if i == 0 else F.elu(x), self.dropout, self.training)
             x, weights = layer(x, edge_index, return_attention_weights=True)
             outputs.append(x)
             attention.append(weights)

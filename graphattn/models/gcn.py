@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 
+from graphattn.ops import feature_dropout
+
 
 class GCN(nn.Module):
     """GCNConv layers with ReLU and dropout between; `x` [N, F], `edge_index` [2, E] -> logits [N, C].
@@ -27,5 +29,5 @@ class GCN(nn.Module):
 
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:
         for i, layer in enumerate(self.layers):
-            x = layer(F.dropout(x if i == 0 else F.relu(x), self.dropout, self.training), edge_index)
+            x = layer(feature_dropout(x if i == 0 else F.relu(x), self.dropout, self.training), edge_index)
         return x

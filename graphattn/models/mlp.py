@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import Linear
 
+from graphattn.ops import feature_dropout
+
 
 class MLP(nn.Module):
     """Linear maps with ReLU and dropout between; `x` [N, F] -> logits [N, C]. The edges are not looked at.
@@ -28,5 +30,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:
         for i, layer in enumerate(self.layers):
-            x = layer(F.dropout(x if i == 0 else F.relu(x), self.dropout, self.training))
+            x = layer(feature_dropout(x if i == 0 else F.relu(x), self.dropout, self.training))
         return x

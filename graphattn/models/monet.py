@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import GMMConv
 from torch_geometric.utils import add_self_loops, degree
 
+from graphattn.ops import feature_dropout
+
 
 class MoNet(nn.Module):
     """GMMConv layers with ReLU and dropout between; `x` [N, F], `edge_index` [2, E] -> logits [N, C].
@@ -53,6 +55,6 @@ class MoNet(nn.Module):
         place = degree(edge_index[1], x.shape[0]).rsqrt()
         u = torch.stack([place[edge_index[0]], place[edge_index[1]]], -1).to(next(self.parameters()).dtype)
         for i, (layer, coordinates) in enumerate(zip(self.layers, self.coordinates, strict=True)):
-            x = F.dropout(x if i == 0 else F.relu(x), self.dropout, self.training)
+            x = feature_dropout(x if i == 0 else F.relu(x), self.dropout, self.training)
             x = layer((x, None), edge_index, coordinates(u).tanh())
         return x

@@ -39,13 +39,14 @@ from typing import Any, Literal, NamedTuple, overload
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphattn import native
-from graphattn.graph import Graph, Order
+from graphattn.graph import Graph
 from graphattn.ops.checks import checked
 from graphattn.ops.dropout import Dropout, draw
 
-__all__ = ["BACKENDS", "additive", "additive_v2", "attend", "dot_product", "use", "weighted_sum"]
+__all__ = ["BACKENDS", "additive", "additive_v2", "attend", "dot_product", "feature_dropout", "use", "weighted_sum"]
 
 BACKENDS = ("reference", "dense", "scatter", "cpu")
 _HINTS = {
@@ -283,6 +284,20 @@ def weighted_sum(
     return _WeightedSum.apply(tensors["weights"], tensors["rows"], graph, dropout, False)
 
 
+def feature_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
+    """Dropout on features, as `torch.nn.functional.dropout`, with a mask that is computed instead of drawn and stored.
+
+    On the CPU it takes a small part of the time of torch's, which draws one number after another.
+
+    Raises:
+        ValueError: p outside 0 to 1.
+    """
+    if has_torch_function_unary(x):  # sparse features have their own way
+        return handle_torch_function(feature_dropout, (x,), x, p, training)
+    mask = draw(p, x.device) if training else None
+    return x if mask is None else _simple_backend(x).feature_dropout(x, mask)
+
+
 class _WeightedSum(torch.autograd.Function):
     """Over the graph, or with the edges `turned` round, which is its own backward."""
 
@@ -291,8 +306,7 @@ class _WeightedSum(torch.autograd.Function):
         ctx.save_for_backward(weights)
         ctx.rest = graph, dropout, not turned
         order = graph.by_sender if turned else graph.by_receiver
-        backend = _current().backend or _default(rows.device.type)
-        return _backend(backend if backend == "cpu" else "reference").weighted_sum(weights, rows, order, dropout)
+        return _simple_backend(rows).weighted_sum(weights, rows, order, dropout)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None, None, None]:
@@ -339,6 +353,12 @@ def _warn_once() -> None:
         RuntimeWarning,
         stacklevel=2,
     )
+
+
+def _simple_backend(x: Tensor) -> ModuleType:
+    """For what is no attention, and only some back ends have of their own."""
+    backend = _current().backend or _default(x.device.type)
+    return _backend(backend if backend == "cpu" else "reference")
 
 
 def _backend(name: str) -> ModuleType:

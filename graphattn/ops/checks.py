@@ -45,7 +45,9 @@ def checked(
 
 def _check_kind(op: str, name: str, tensor: Tensor, letters: str, graph: Graph) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{op}: {name} is a {type(tensor).__name__}: needed a tensor of shape [{letters.replace('#', '')}]")
+        raise TypeError(
+            f"{op}: {name} is a {type(tensor).__name__}: needed a tensor of shape [{letters.replace('#', '')}]"
+        )
     if not tensor.dtype.is_floating_point:
         raise TypeError(f"{op}: {name} has dtype {tensor.dtype}: needed a floating dtype; convert with .float()")
     if tensor.device != graph.device:

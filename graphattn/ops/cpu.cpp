@@ -53,10 +53,12 @@ const std::vector<const Kernels *> &available() {
 const Kernels *chosen = nullptr;  // by name, or by width
 
 // A row shorter than two of AVX-512's registers is mostly remainder there.
+constexpr int64_t LONG_ROW = 32;
+
 const Kernels *kernels_for(int64_t width) {
   if (chosen) return chosen;
   const auto &list = available();
-  return width < 32 && list.size() > 2 ? list[1] : list[0];
+  return width < LONG_ROW && list.size() > 2 ? list[1] : list[0];
 }
 
 std::vector<std::string> instruction_sets() {
@@ -220,6 +222,16 @@ void weighted_sum(Array weights, Array rows, Index ptr, Index edges, Index other
   kernels_for(sum.width)->weighted_sum(sum);
 }
 
+void drop(Array from, double p, uint64_t seed, int threads, Array to) {
+  Drop drop;
+  drop.type = type_of(from), drop.size = int64_t(from.size()), drop.from = from.data();
+  if (to.dtype() != from.dtype() || to.size() != from.size()) refuse("to", "has another dtype or size than from");
+  if (from.size() && !(from.data() && to.data())) refuse("from", "has no memory, as a tensor that only stands for one");
+  drop.to = to.data(), drop.dropout = dropout_of(p, seed), drop.threads = threads < 1 ? 1 : threads;
+  nb::gil_scoped_release free;
+  kernels_for(LONG_ROW)->drop(drop);
+}
+
 using IndexOut = nb::ndarray<int64_t, nb::ndim<1>, nb::device::cpu, nb::c_contig>;
 
 void group(Index ends, Index others, int64_t other_nodes, int threads, IndexOut ptr, IndexOut edges, IndexOut grouped_others) {
@@ -252,6 +264,7 @@ NB_MODULE(_cpu, module) {
              "grad_right"_a.none(), "grad_att"_a.none(), "grad_edge"_a.none(), "row_sums"_a, "logit_grads"_a.none());
   module.def("weighted_sum", weighted_sum, "weights"_a, "rows"_a, "ptr"_a, "edges"_a, "others"_a, "p"_a, "seed"_a,
              "threads"_a, "out"_a);
+  module.def("drop", drop, "from_"_a, "p"_a, "seed"_a, "threads"_a, "to"_a);
   module.def("group", group, "ends"_a, "others"_a, "other_nodes"_a, "threads"_a, "ptr"_a, "edges"_a, "grouped_others"_a);
 }
 

@@ -9,7 +9,7 @@ Sums are float32 for half precision, else of the inputs' dtype. The derivations 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -88,6 +88,11 @@ def weighted_sum(
     p, seed = (0.0, None) if dropout is None else dropout
     orders = [order.ptr, order.edges, order.others]
     return torch.ops.graphattn.weighted_sum(weights.contiguous(), rows.contiguous(), orders, p, seed)
+
+
+def feature_dropout(x: Float[Tensor, "*shape"], dropout: Dropout) -> Float[Tensor, "*shape"]:
+    """x times the factor of (edge k, head 0) at its k-th position."""
+    return torch.ops.graphattn.dropout(x.contiguous(), dropout.p, dropout.seed)
 
 
 def _attention(
@@ -285,38 +290,39 @@ def _save_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
 
 
 def _second_gradients(ctx: Any, *grads: Tensor | None) -> tuple:
-    """Of the first gradients, as the reference computes them: with respect to its inputs and to the output's gradient."""
+    """Of the first gradients as the reference computes them, by its inputs and by the gradients that came in."""
     score, constant, p, wanted = ctx.numbers
-    grad_out, grad_weights, *tensors, seed, ptr, edges, others = ctx.saved_tensors
+    *tensors, seed, ptr, edges, others = ctx.saved_tensors  # grad_out, grad_weights, values, left, right, att, edge
+    receivers = torch.empty_like(others)
+    receivers[edges] = torch.arange(ptr.numel() - 1).repeat_interleave(ptr.diff())
+    graph = Graph(torch.empty_like(others).index_copy(0, edges, others), receivers, len(tensors[2]), ptr.numel() - 1)
     with torch.enable_grad():
-        inputs = [None if t is None else t.detach().requires_grad_() for t in (grad_out, grad_weights, *tensors)]
-        leaf_out, leaf_weights, *leaves = inputs
-        receivers = torch.empty_like(others)
-        receivers[edges] = torch.arange(ptr.numel() - 1).repeat_interleave(ptr.diff())
-        graph = Graph(torch.empty_like(others).index_copy(0, edges, others), receivers, len(leaves[0]), ptr.numel() - 1)
-        dropout = None if seed is None else Dropout(p, seed)
-        out, weights = _REFERENCES[score](*leaves, graph, constant, dropout, grad_weights is not None)
-        results, seeds = ([out], [leaf_out]) if leaf_weights is None else ([out, weights], [leaf_out, leaf_weights])
+        leaves = [None if tensor is None else tensor.detach().requires_grad_() for tensor in tensors]
+        results = _REFERENCES[score](
+            *leaves[2:], graph, constant, None if seed is None else Dropout(p, seed), leaves[1] is not None
+        )
         firsts = torch.autograd.grad(
-            results,
-            [leaf for leaf, want in zip(leaves, wanted, strict=True) if want],
-            seeds,
+            [result for result in results if result is not None],
+            [leaf for leaf, want in zip(leaves[2:], wanted, strict=True) if leaf is not None and want],
+            [leaf for leaf in leaves[:2] if leaf is not None],
             create_graph=True,
             materialize_grads=True,
         )
-        sources = [tensor for tensor in inputs if tensor is not None]
-        found = iter(torch.autograd.grad(firsts, sources, [g for g, want in zip(grads, wanted, strict=True) if want], allow_unused=True))
-    seconds = [None if tensor is None else next(found) for tensor in inputs]
+        by = [leaf for leaf in leaves if leaf is not None]
+        incoming = [grad for grad, want in zip(grads, wanted, strict=True) if want]
+        found = iter(torch.autograd.grad(firsts, by, incoming, allow_unused=True))
+    seconds = [None if leaf is None else next(found) for leaf in leaves]
     return *seconds[:2], *[None] * 4, *seconds[2:], *[None] * 11
 
 
 _backward.register_autograd(_second_gradients, setup_context=_save_backward)
 
-_REFERENCES = (
-    lambda v, _l, _r, _a, e, graph, _c, *rest: reference.attend(e, v, graph, *rest),
-    lambda v, l, r, _a, e, graph, c, *rest: reference.additive(v, l, r, graph, e, c, *rest),
-    lambda v, _l, r, a, e, graph, c, *rest: reference.additive_v2(v, r, a, graph, e, c, *rest),
-    lambda v, l, r, _a, e, graph, c, *rest: reference.dot_product(r, l, v, graph, e, c, *rest),
+# Of (values, left, right, att, edge, graph, constant, dropout, return_weights)
+_REFERENCES: tuple[Callable[..., Result], ...] = (
+    lambda v, _left, _right, _att, e, graph, _constant, *rest: reference.attend(e, v, graph, *rest),
+    lambda v, s, r, _att, e, *rest: reference.additive(v, s, r, rest[0], e, *rest[1:]),
+    lambda v, _left, r, a, e, *rest: reference.additive_v2(v, r, a, rest[0], e, *rest[1:]),
+    lambda v, k, q, _att, e, *rest: reference.dot_product(q, k, v, rest[0], e, *rest[1:]),
 )
 
 
@@ -330,3 +336,27 @@ def _weighted_sum(weights: Tensor, rows: Tensor, order: Sequence[Tensor], p: flo
 @_weighted_sum.register_fake
 def _(weights, rows, order, p, seed):  # type: ignore[no-untyped-def]
     return rows.new_empty((order[0].shape[0] - 1, rows.shape[1]))
+
+
+@torch.library.custom_op("graphattn::dropout", mutates_args=(), device_types="cpu")
+def _dropout(x: Tensor, p: float, seed: Tensor) -> Tensor:
+    out = torch.empty_like(x)
+    native.kernels.drop(x.detach(), *_numbers(p, seed), native.threads(), out)
+    return out
+
+
+@_dropout.register_fake
+def _(x, p, seed):  # type: ignore[no-untyped-def]
+    return torch.empty_like(x)
+
+
+def _save_dropout(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    _, ctx.p, seed = inputs
+    ctx.save_for_backward(seed)
+
+
+def _dropout_gradient(ctx: Any, grad: Tensor) -> tuple:
+    return torch.ops.graphattn.dropout(grad.contiguous(), ctx.p, *ctx.saved_tensors), None, None
+
+
+_dropout.register_autograd(_dropout_gradient, setup_context=_save_dropout)

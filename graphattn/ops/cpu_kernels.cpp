@@ -91,10 +91,12 @@ struct Call {
 
   // The dropout factors of `n` edges.
   void factors(A *to, const int64_t *edges, int n) const {
+    const Dropout seed = dropout;
+    const A scale = A(seed.scale);
     uint32_t mixed[CHUNK], high[CHUNK];
-    for (int c = 0; c < n; ++c) mixed[c] = mixed_edge(dropout, edges[c]), high[c] = uint32_t(uint64_t(edges[c]) >> 32);
+    for (int c = 0; c < n; ++c) mixed[c] = mixed_edge(seed, edges[c]), high[c] = uint32_t(uint64_t(edges[c]) >> 32);
     each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA {
-      to[c * H + h] = factor<A>(dropout, high[c], mixed[c], h);
+      to[c * H + h] = keeps(seed, high[c], mixed[c], uint32_t(h)) ? scale : A(0);
     });
   }
 
@@ -226,7 +228,7 @@ void turn_into_weights(const Call<T> &call, const Order &order, const Tasks &tas
       for (int64_t h = 0; h < call.H; ++h) {
         Sum<T> &weight = weights[edge * call.H + h];
         weight = exponential(Sum<T>(weight - lse[node * call.H + h]));
-        if (call.dropout.on) weight *= factor_of_edge<Sum<T>>(call.dropout, edge, h);
+        if (call.dropout.on) weight *= keeps(call.dropout, edge, h) ? Sum<T>(call.dropout.scale) : Sum<T>(0);
       }
     }
   }
@@ -486,9 +488,12 @@ struct WeightedSumPass {
       const int n = end - at < CHUNK ? int(end - at) : CHUNK;
       const int64_t *edges = sum.order.edges + at;
       rows_of(rows, static_cast<const T *>(sum.rows), sum.width, sum.order.others + at, n);
-      for (int c = 0; c < n; ++c) {
-        weight[c] = load(static_cast<const T *>(sum.weights)[edges[c]]);
-        if (sum.dropout.on) weight[c] *= factor_of_edge<A>(sum.dropout, edges[c], 0);
+      for (int c = 0; c < n; ++c) weight[c] = load(static_cast<const T *>(sum.weights)[edges[c]]);
+      if (sum.dropout.on) {
+        const Dropout seed = sum.dropout;
+        const A scale = A(seed.scale);
+#pragma omp simd
+        for (int c = 0; c < n; ++c) weight[c] *= keeps(seed, edges[c], 0) ? scale : A(0);
       }
       add_rows<T>(state, sum.width, weight, rows, sum.width, n, 1, sum.width);
     }
@@ -502,6 +507,18 @@ void weighted_sum_of(const WeightedSum &sum) {
   sweep<Sum<T>>(sum.order, Tasks(sum.order), sum.threads, WeightedSumPass<T>{sum});
 }
 
+// ---- dropout of any array, whose positions stand for edges
+
+template <class T>
+void drop_of(const Drop &drop) {
+  const Dropout seed = drop.dropout;
+  const Sum<T> scale = Sum<T>(seed.scale);
+  const T *__restrict__ from = static_cast<const T *>(drop.from);
+  T *__restrict__ to = static_cast<T *>(drop.to);
+#pragma omp parallel for simd schedule(static) num_threads(drop.threads) if (drop.threads > 1 && drop.size > 8192)
+  for (int64_t k = 0; k < drop.size; ++k) store(to + k, keeps(seed, k, 0) ? scale * load(from[k]) : Sum<T>(0));
+}
+
 #define BY_TYPE(type, call, ...)                       \
   switch (type) {                                      \
     case Type::f32: return call<float>(__VA_ARGS__);   \
@@ -513,13 +530,14 @@ void weighted_sum_of(const WeightedSum &sum) {
 void forward(const Attention &attention, const Forward &to) { BY_TYPE(attention.type, forward_of, attention, to) }
 void backward(const Attention &attention, const Backward &to) { BY_TYPE(attention.type, backward_of, attention, to) }
 void weighted_sum(const WeightedSum &sum) { BY_TYPE(sum.type, weighted_sum_of, sum) }
+void drop(const Drop &drop) { BY_TYPE(drop.type, drop_of, drop) }
 
 }  // namespace
 
 #define TEXT_OF(name) #name
 #define TEXT(name) TEXT_OF(name)
 extern const Kernels kernels;
-const Kernels kernels = {TEXT(GRAPHATTN_ISA), forward, backward, weighted_sum};
+const Kernels kernels = {TEXT(GRAPHATTN_ISA), forward, backward, weighted_sum, drop};
 
 }  // namespace GRAPHATTN_ISA
 }  // namespace graphattn

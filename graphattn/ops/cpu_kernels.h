@@ -67,11 +67,22 @@ struct WeightedSum {
   int threads = 1;
 };
 
+// to[k] = from[k] times the dropout factor of (edge k, head 0)
+struct Drop {
+  Type type;
+  int64_t size;
+  const void *from;
+  void *to;
+  Dropout dropout;
+  int threads = 1;
+};
+
 struct Kernels {
   const char *name;
   void (*forward)(const Attention &, const Forward &);
   void (*backward)(const Attention &, const Backward &);
   void (*weighted_sum)(const WeightedSum &);
+  void (*drop)(const Drop &);
 };
 
 }  // namespace graphattn

@@ -128,15 +128,12 @@ INLINE uint32_t mix(uint32_t word) {
 INLINE uint32_t mixed_edge(const Dropout &dropout, int64_t edge) { return mix(uint32_t(edge) ^ dropout.low); }
 
 // `high` are the upper 32 bits of the edge, whose lower ones are in `mixed`.
-template <class A>
-INLINE A factor(const Dropout &dropout, uint32_t high, uint32_t mixed, int64_t head) {
-  uint32_t word = mix((mixed + uint32_t(head) * 0x9e3779b9u + high) ^ dropout.high);
-  return word >= dropout.threshold ? A(dropout.scale) : A(0);
+INLINE bool keeps(const Dropout &dropout, uint32_t high, uint32_t mixed, uint32_t head) {
+  return mix((mixed + head * 0x9e3779b9u + high) ^ dropout.high) >= dropout.threshold;
 }
 
-template <class A>
-INLINE A factor_of_edge(const Dropout &dropout, int64_t edge, int64_t head) {
-  return factor<A>(dropout, uint32_t(uint64_t(edge) >> 32), mixed_edge(dropout, edge), head);
+INLINE bool keeps(const Dropout &dropout, int64_t edge, int64_t head) {
+  return keeps(dropout, uint32_t(uint64_t(edge) >> 32), mixed_edge(dropout, edge), uint32_t(head));
 }
 
 }  // namespace

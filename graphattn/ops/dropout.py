@@ -18,7 +18,7 @@ _GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive heads over the 
 
 
 class Dropout(NamedTuple):
-    """Probability that a weight is dropped, and the 62-bit seed of the mask, a tensor so that drawing it never waits."""
+    """Probability that a weight is dropped, and 62-bit seed of the mask: a tensor, so that drawing never waits."""
 
     p: float
     seed: Tensor  # [], int64
