@@ -113,24 +113,36 @@ def report(
 
 @app.command()
 def bench(
-    data_set: Annotated[str, typer.Argument(help="A node-classification set.")] = "cora",
-    out: Annotated[Path | None, typer.Option(help="CSV to append the rows to.")] = None,
-    data: DataFolder = None,
+    suite: Annotated[str, typer.Argument(help="layers, ops or scaling.")] = "layers",
+    case: Annotated[str, typer.Option(help="Only the cases whose name contains this.")] = "",
+    repeats: Annotated[int, typer.Option(help="Timed rounds through all contestants of a case, at least 5.")] = 11,
+    threads: Annotated[int | None, typer.Option(help="Threads for torch; default: as many as it takes.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    repeats: Annotated[int, typer.Option(help="Timed epochs of each contestant, at least 5.")] = 50,
+    data: DataFolder = None,
+    out: Annotated[Path | None, typer.Option(help="CSV to put the rows into, e.g. bench/layers.csv.")] = None,
 ) -> None:
-    """Time an epoch of GAT (training step and evaluation) against the same model on PyG's layers, eager and compiled.
+    """Time ours against PyG eager, PyG compiled, torch-scatter, torch.sparse and DGL, those that are installed.
 
-    The contestants take turns in one process; "x baseline" is PyG eager's median over theirs.
+    layers: whole layers on graphs of the size of PPI, arxiv, Pubmed and Cora, and GAT's epoch on Cora and Citeseer if
+    their files are there. ops: the operations by themselves, over the back ends. scaling: 10^4 to 10^7 edges, and a hub
+    that 10^6 enter.
+
+    Contestants must agree in output and gradients, then take turns in one process; "x base" is the median of PyG
+    eager (ops: of the back end `reference`) over theirs. A case that is timed again replaces its rows in the CSV.
     """
     from graphattn import bench as benches
 
     with _clear_errors():
-        rows = benches.epoch(data_set, data, device, repeats)
-        console.print(benches.table(rows))
+        failed = False
+        for rows in benches.run(suite, benches.chosen(suite, case, data), repeats, threads, device):
+            console.print(benches.shown(rows))
+            failed |= any(row["status"].startswith("failed") for row in rows)
+            if out is not None:
+                benches.record(rows, out)
         if out is not None:
-            benches.append(rows, out)
-            console.print(f"appended {len(rows)} rows to {out}")
+            console.print(f"recorded in {out}", highlight=False)
+    if failed:
+        raise typer.Exit(1)
 
 
 @data_app.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -16,7 +17,9 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from graphattn import cli, data, experiment, training
+from graphattn import bench, cli, data, experiment, training
+from graphattn.bench.graphs import MadeGraph
+from graphattn.bench.operations import OpCase
 from graphattn.data import NodeData, manifest
 from graphattn.training import Finished, Job, run_seed
 
@@ -433,3 +436,55 @@ def test_report_draws_what_was_run(tiny: Path, here: Path) -> None:
         "learning-curves.svg",
     }
     assert not (here / "experiments" / "RESULTS.md").exists()
+
+
+@pytest.fixture
+def one_case(monkeypatch: pytest.MonkeyPatch) -> OpCase:
+    """The suite ops is one small case; no process is spawned."""
+    case = OpCase("attend-tiny", "attend", MadeGraph("tiny", "uniform", 20, 60), heads=2, width=3)
+    monkeypatch.setitem(bench.SUITES, "ops", (case,))
+    monkeypatch.setattr(bench.memory, "peak", lambda case, contestant, device: 1.0)
+    return case
+
+
+def test_bench_records(one_case: OpCase, here: Path) -> None:
+    result = invoke("bench", "ops", "--repeats", "5", "--out", "bench/ops.csv")
+    assert result.exit_code == 0, result.output
+    assert "attend-tiny" in result.stdout and "recorded in bench/ops.csv" in result.stdout
+    with (here / "bench" / "ops.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["contestant"] for row in rows} >= {"reference"}
+    assert {row["direction"] for row in rows} == {"forward", "training step"}
+
+
+def test_bench_ends_with_an_error_if_a_contestant_failed(one_case: OpCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OpCase, "contestants", lambda self: ("reference", "nonesuch"))
+    result = invoke("bench", "ops", "--repeats", "5")
+    assert result.exit_code == 1
+    assert "nonesuch failed: ValueError" in words(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["cora"], "unknown suite 'cora': there are layers, ops, scaling"),
+        (["ops", "--case", "attend-tinny"], "did you mean 'attend-tiny'?"),
+        (["ops", "--repeats", "4"], "repeats is 4: needed at least 5"),
+        (["ops", "--device", "tpu"], "device is 'tpu': needed cpu, or cuda on a machine with a GPU"),
+    ],
+)
+def test_bench_refuses(one_case: OpCase, arguments: list[str], message: str) -> None:
+    assert message in refused("bench", *arguments)
+
+
+def test_bench_refuses_a_wrong_contestant(one_case: OpCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = OpCase.build
+
+    def wrong(self: OpCase, contestant: str, device: str) -> Any:
+        entry = right(self, contestant, device)
+        if contestant != "reference":
+            entry.leaves["values"].detach().mul_(2)
+        return entry
+
+    monkeypatch.setattr(OpCase, "build", wrong)
+    assert "is off by" in refused("bench", "ops", "--repeats", "5")

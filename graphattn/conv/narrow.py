@@ -7,6 +7,8 @@ to; the numbers are the same up to rounding.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,10 +30,37 @@ def pays(features: int, width: int, num_edges: int, num_receivers: int) -> bool:
     return num_edges * (width - features) > num_receivers * width
 
 
+def pays_for_products(senders: torch.Size, receivers: torch.Size, width: int) -> bool:
+    """The same for dot products, where also the map of the keys goes: into that of the queries, as a product of weights.
+
+    It costs F_s F_r numbers a channel where the keys cost N_s F_s, and must leave rows little wider than a head.
+    """
+    return senders[1] + 1 <= 1.1 * width and 4 * receivers[1] <= senders[0]
+
+
+_REGISTER = 16  # numbers; rows of whole registers leave no remainders
+
+
+def with_one(x: Tensor) -> Tensor:
+    """(x, 1, 0 ...): [N, F'], of a whole number of registers."""
+    return F.pad(F.pad(x, (0, 1), value=1.0), (0, -(x.shape[1] + 1) % _REGISTER))
+
+
+def with_bias(linear: Any, columns: int) -> Tensor:
+    """(W, b, 0 ...): [H * D, columns]."""
+    bias = linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias
+    whole = torch.cat([linear.weight, bias.unsqueeze(1)], 1)
+    return F.pad(whole, (0, columns - whole.shape[1]))
+
+
+def by_head(weight: Tensor, heads: int) -> Tensor:
+    """[H * D, F] -> [H, D, F]"""
+    return weight.view(heads, -1, weight.shape[1])
+
+
 def map_heads(sums: Tensor, weight: Tensor) -> Tensor:
     """Each head's own rows of `weight` [H * D, F] applied to its sums [N, H, F]: [N, H, D]."""
-    heads, features = sums.shape[1:]
-    return torch.bmm(sums.transpose(0, 1), weight.view(heads, -1, features).transpose(1, 2)).transpose(0, 1)
+    return torch.bmm(sums.transpose(0, 1), by_head(weight, sums.shape[1]).transpose(1, 2)).transpose(0, 1)
 
 
 def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> list[Tensor]:
@@ -45,8 +74,7 @@ def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> list[Tensor]:
 
 def scores(x: Tensor, weight: Tensor, *vectors: Tensor) -> list[Tensor]:
     """For each vector a [1, H, D], the score of every head: a_h . (W_h x), [N, H], computed as (W_h^T a_h) . x."""
-    heads, width = vectors[0].shape[1:]
-    by_head = weight.view(heads, width, -1)
-    folded = torch.cat([torch.einsum("hdf,hd->hf", by_head, vector[0]) for vector in vectors])
+    heads = by_head(weight, vectors[0].shape[1])
+    folded = torch.cat([torch.einsum("hdf,hd->hf", heads, vector[0]) for vector in vectors])
     with torch.autocast(folded.device.type, enabled=False):
         return list(F.linear(x.to(folded.dtype), folded).chunk(len(vectors), 1))

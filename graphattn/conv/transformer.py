@@ -62,17 +62,17 @@ class TransformerConv(pyg.TransformerConv):
         if receivers is None:
             raise ValueError("TransformerConv: the receivers' features are None: queries need them; pass (x_s, x_r)")
         shape = (-1, self.heads, self.out_channels)
-        query = self.lin_query(receivers).view(shape)
-        edges = edges_of(edge_index, senders.shape[0], query.shape[0], None)
+        edges = edges_of(edge_index, senders.shape[0], receivers.shape[0], None)
         wanted = return_attention_weights is not None
-        if self._maps_late(senders, edges.graph):
-            out, weights = self._late(query, senders, edges.graph, dropout, wanted)
+        if self._maps_late(senders, receivers):
+            out, weights = self._late(senders, receivers, edges.graph, dropout, wanted)
         else:
             edge = None
             if self.edge_dim is not None:
                 if edge_attr is None:
                     raise ValueError(f"TransformerConv has edge_dim={self.edge_dim}: needed edge_attr, one row an edge")
                 edge = self.lin_edge(edge_attr.view(-1, 1) if edge_attr.dim() == 1 else edge_attr).view(shape)
+            query = self.lin_query(receivers).view(shape)
             key, value = self.lin_key(senders).view(shape), self.lin_value(senders).view(shape)
             tensors = (query, key, value, edges.graph, edge)
             out, weights = attended(ops.dot_product, *tensors, dropout=dropout, wanted=wanted)
@@ -81,41 +81,34 @@ class TransformerConv(pyg.TransformerConv):
             out = self._with_root(out, self.lin_skip(receivers))
         return (out, (edge_index, weights)) if wanted else out
 
-    def _maps_late(self, senders: Any, graph: Graph) -> bool:
+    def _maps_late(self, senders: Any, receivers: Any) -> bool:
         return (
             self.edge_dim is None
             and isinstance(senders, Tensor)
-            and narrow.plain(self.lin_key)
-            and narrow.plain(self.lin_value)
-            and narrow.pays(senders.shape[1] + 1, self.out_channels, graph.num_edges, graph.num_receivers)
+            and isinstance(receivers, Tensor)
+            and all(narrow.plain(linear) for linear in (self.lin_query, self.lin_key, self.lin_value))
+            and narrow.pays_for_products(senders.shape, receivers.shape, self.out_channels)
         )
 
     def _late(
-        self, query: Tensor, senders: Tensor, graph: Graph, dropout: float, wanted: bool
+        self, senders: Tensor, receivers: Tensor, graph: Graph, dropout: float, wanted: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Over the senders' features themselves, with a column of ones for the biases.
+        """Over the senders' features themselves, with a one appended for the biases: x' = (x, 1), W' = (W, b).
 
-        q . (W x + b) = (W^T q, b . q) . (x, 1), and the sum of w (W x + b) is (W, b) times the sum of w (x, 1).
+        q_i . k_j = (W_k'^T W_q' x_i') . x_j', and the sum of w v_j is W_v' times the sum of w x_j'.
         """
-        rows = F.pad(senders, (0, 1), value=1.0).unsqueeze(1)
-        query = narrow.map_heads(query, _heads_transposed(_with_bias(self.lin_key), self.heads))
+        rows = narrow.with_one(senders)
+        key, value = (narrow.with_bias(linear, rows.shape[1]) for linear in (self.lin_key, self.lin_value))
+        query = narrow.with_bias(self.lin_query, receivers.shape[1] + 1)
+        product = torch.bmm(narrow.by_head(key, self.heads).transpose(1, 2), narrow.by_head(query, self.heads))
+        asked = F.linear(receivers, product[..., :-1].flatten(0, 1), product[..., -1].flatten())
+        asked, rows = asked.view(-1, self.heads, rows.shape[1]), rows.unsqueeze(1)
         scale = self.out_channels**-0.5
-        out, weights = attended(ops.dot_product, query, rows, rows, graph, scale=scale, dropout=dropout, wanted=wanted)
-        return narrow.map_heads(out, _with_bias(self.lin_value)), weights
+        out, weights = attended(ops.dot_product, asked, rows, rows, graph, scale=scale, dropout=dropout, wanted=wanted)
+        return narrow.map_heads(out, value), weights
 
     def _with_root(self, out: Tensor, root: Tensor) -> Tensor:
         if self.lin_beta is None:
             return out + root
         beta = self.lin_beta(torch.cat([out, root, out - root], -1)).sigmoid()
         return beta * root + (1 - beta) * out
-
-
-def _with_bias(linear: Any) -> Tensor:
-    """[W, b]: [H * D, F + 1]."""
-    bias = linear.weight.new_zeros(linear.weight.shape[0]) if linear.bias is None else linear.bias
-    return torch.cat([linear.weight, bias.unsqueeze(1)], 1)
-
-
-def _heads_transposed(weight: Tensor, heads: int) -> Tensor:
-    """Each head's [D, F] turned to [F, D]: [H * D, F] -> [H * F, D]."""
-    return weight.view(heads, -1, weight.shape[1]).transpose(1, 2).flatten(0, 1)

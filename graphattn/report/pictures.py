@@ -1,4 +1,4 @@
-"""Pictures of a run: learning curves, the attention on a neighbourhood, and the hidden features in the plane."""
+"""Pictures: learning curves, the attention on a neighbourhood, hidden features in the plane, time over edges."""
 
 from __future__ import annotations
 
@@ -80,6 +80,21 @@ def hidden_plane(data: NodeData, hidden: Tensor, edge_index: Tensor, weights: Te
     axes.scatter(plane[:, 0], plane[:, 1], c=[COLOURS[label % 10] for label in data.y.tolist()], s=9, zorder=2)
     axes.set_title(f"{data.name}: t-SNE of the first layer's features, edges by summed attention")
     axes.axis("off")
+    return figure
+
+
+def scaling(machines: dict[str, dict[str, list[tuple[int, float]]]]) -> Figure:
+    """Milliseconds over edges, both logarithmic: of each machine the named curves, and a line that grows as E does."""
+    figure = Figure(figsize=(6.4 * len(machines), 4.4), layout="constrained")
+    columns = figure.subplots(1, len(machines), squeeze=False)[0]
+    for axes, (machine, curves) in zip(columns, machines.items(), strict=True):
+        for (name, points), marker in zip(curves.items(), "os^vDP*X<>" * 5, strict=False):
+            edges, times = zip(*points, strict=True)
+            axes.loglog(edges, times, marker=marker, ms=5, lw=1.2, label=name)
+        (first, time), last = min(min(curves.values())), max(max(curves.values()))[0]
+        axes.loglog([first, last], [time, time * last / first], color="0.6", ls=":", label="proportional to E")
+        axes.set(xlabel="edges E", ylabel="ms a training step", title=machine)
+        axes.legend(fontsize=8)
     return figure
 
 

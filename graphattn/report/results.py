@@ -1,4 +1,4 @@
-"""experiments/RESULTS.md, written from the definitions and recorded results that lie in that folder."""
+"""experiments/RESULTS.md, written from the definitions, results and timings that lie in that folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from graphattn import experiment
 from graphattn.experiment import Experiment
+from graphattn.report import speed
 from graphattn.report.tables import measured, published
 
 _HEAD = """# Results
@@ -20,7 +21,7 @@ percent: mean and unbiased standard deviation over the seeds, at the epoch chose
 
 
 def write_results(folder: Path) -> Path:
-    """Write `folder`/RESULTS.md, one table a data set, and return its path.
+    """Write `folder`/RESULTS.md, one table a data set and the speed recorded in `folder`/bench, and return its path.
 
     Raises:
         FileNotFoundError: no definition below `folder`.
@@ -31,6 +32,7 @@ def write_results(folder: Path) -> Path:
     parts = [_HEAD]
     for data_set, group in groupby(names, key=lambda name: name.split("/")[0]):
         parts.append(_table(data_set, [_entry(folder / name, name) for name in group]))
+    parts += speed.section(folder / "bench")
     path = folder / "RESULTS.md"
     part = path.with_suffix(".md.part")
     part.write_text("\n".join(parts), encoding="utf-8")

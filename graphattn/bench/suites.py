@@ -1,0 +1,86 @@
+"""The cases by name, listed by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from graphattn.bench.case import Case
+from graphattn.bench.epochs import EpochCase
+from graphattn.bench.graphs import MadeGraph
+from graphattn.bench.layers import LayerCase
+from graphattn.bench.operations import OpCase
+from graphattn.record import one_of
+
+# Of the size of the data sets that they are named after, with loops, and as skewed as those are.
+PPI = MadeGraph("ppi", "power-law", 4_700, 135_000)
+ARXIV = MadeGraph("arxiv", "power-law", 169_000, 1_300_000)
+PUBMED = MadeGraph("pubmed", "power-law", 19_700, 108_000)
+CORA = MadeGraph("cora", "power-law", 2_700, 13_000)
+HUB = MadeGraph("hub", "hub", 200_000, 1_200_000)  # a million edges into one node
+
+LAYERS = (
+    LayerCase("gat-ppi-50", "gat", PPI, in_features=50, heads=4, width=256),
+    LayerCase("gat-ppi-256", "gat", PPI, in_features=256, heads=4, width=256),
+    LayerCase("gat-ppi-1024", "gat", PPI, in_features=1024, heads=4, width=256),
+    LayerCase("gat-arxiv", "gat", ARXIV, in_features=128, heads=4, width=64),
+    LayerCase("gat-pubmed", "gat", PUBMED, in_features=500, heads=8, width=8),
+    LayerCase("gat-cora", "gat", CORA, in_features=1433, heads=8, width=8),
+    LayerCase("gat-edges-ppi", "gat", PPI, in_features=256, heads=4, width=256, edge_features=16),
+    LayerCase("gatv2-ppi-50", "gatv2", PPI, in_features=50, heads=4, width=256),
+    LayerCase("gatv2-ppi-256", "gatv2", PPI, in_features=256, heads=4, width=256),
+    LayerCase("gatv2-ppi-1024", "gatv2", PPI, in_features=1024, heads=4, width=256),
+    LayerCase("gatv2-arxiv", "gatv2", ARXIV, in_features=128, heads=4, width=64),
+    LayerCase("gatv2-pubmed", "gatv2", PUBMED, in_features=500, heads=8, width=8),
+    LayerCase("gatv2-cora", "gatv2", CORA, in_features=1433, heads=8, width=8),
+    LayerCase("transformer-ppi-50", "transformer", PPI, in_features=50, heads=4, width=256),
+    LayerCase("transformer-ppi-256", "transformer", PPI, in_features=256, heads=4, width=256),
+    LayerCase("transformer-ppi-1024", "transformer", PPI, in_features=1024, heads=4, width=256),
+    LayerCase("transformer-arxiv", "transformer", ARXIV, in_features=128, heads=4, width=64),
+    LayerCase("transformer-pubmed", "transformer", PUBMED, in_features=500, heads=8, width=8),
+    LayerCase("transformer-cora", "transformer", CORA, in_features=1433, heads=8, width=8),
+    EpochCase("epoch-cora", "cora", bag_of_words=True),
+    EpochCase("epoch-citeseer", "citeseer", bag_of_words=True),
+)
+
+OPS = (
+    OpCase("attend-ppi", "attend", PPI, heads=4, width=256),
+    OpCase("attend-ppi-one-head", "attend", PPI, heads=1, width=256),
+    OpCase("attend-arxiv", "attend", ARXIV, heads=4, width=64),
+    OpCase("attend-arxiv-one-head", "attend", ARXIV, heads=1, width=64),
+    OpCase("attend-pubmed", "attend", PUBMED, heads=8, width=8),
+    OpCase("additive-ppi", "additive", PPI, heads=4, width=256),
+    OpCase("additive-arxiv", "additive", ARXIV, heads=4, width=64),
+    OpCase("additive-pubmed", "additive", PUBMED, heads=8, width=8),
+    OpCase("additive_v2-ppi", "additive_v2", PPI, heads=4, width=256),
+    OpCase("additive_v2-arxiv", "additive_v2", ARXIV, heads=4, width=64),
+    OpCase("additive_v2-pubmed", "additive_v2", PUBMED, heads=8, width=8),
+    OpCase("dot_product-ppi", "dot_product", PPI, heads=4, width=256),
+    OpCase("dot_product-arxiv", "dot_product", ARXIV, heads=4, width=64),
+    OpCase("dot_product-pubmed", "dot_product", PUBMED, heads=8, width=8),
+)
+
+_GROWING = [
+    MadeGraph(f"{kind}-{edges}", kind, size // 10, size)  # ten edges a node
+    for kind in ("uniform", "power-law")
+    for edges, size in (("1e4", 10_000), ("1e5", 100_000), ("1e6", 1_000_000), ("1e7", 10_000_000))
+]
+SCALING = (
+    *(LayerCase(f"gat-{g.name}", "gat", g, 64, heads=1, width=64, peers=("pyg",)) for g in (*_GROWING, HUB)),
+    *(OpCase(f"additive-{g.name}", "additive", g, heads=1, width=64, peers=()) for g in (*_GROWING, HUB)),
+)
+
+SUITES: dict[str, tuple[Case, ...]] = {"layers": LAYERS, "ops": OPS, "scaling": SCALING}
+
+
+def chosen(suite: str, case: str = "", data_folder: Path | None = None) -> list[Case]:
+    """The cases of a suite whose name contains `case`; data sets are looked for in `data_folder` first.
+
+    Raises:
+        ValueError: no such suite, or no such case in it.
+    """
+    there = SUITES[one_of(suite, SUITES, "suite")]
+    found = [c for c in there if case in c.name]
+    if not found:
+        one_of(case, [c.name for c in there], f"case of the suite {suite}:")
+    return [replace(c, data_folder=data_folder) if isinstance(c, EpochCase) else c for c in found]
