@@ -160,8 +160,8 @@ def _group(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> tupl
     """ptr, edges and others of an Order: a stable counting sort where there are kernels, else torch's sort."""
     if native.kernels is not None and ends.device.type == "cpu":
         ptr, edges, grouped = ends.new_empty(size + 1), torch.empty_like(ends), torch.empty_like(others)
-        ends, others = ends.contiguous(), others.contiguous()
-        native.kernels.group(ends, others, size_of_others, native.threads(), ptr, edges, grouped)
+        given, made = native.arrays(ends.contiguous(), others.contiguous()), native.arrays(ptr, edges, grouped)
+        native.kernels.group(*given, size_of_others, native.threads(), *made)
         return ptr, edges, grouped
     edges = torch.argsort(ends, stable=True)
     ptr = torch.zeros(size + 1, dtype=torch.int64, device=ends.device)

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 import torch  # before the kernels: where both link the same OpenMP library, they then share its threads
+from torch.utils.dlpack import to_dlpack
 
 kernels: Any = None
 missing = ""
@@ -22,6 +23,11 @@ _forked = False
 def threads() -> int:
     """As many as torch may use; one in a forked process, where OpenMP's threads are gone (the results are the same)."""
     return 1 if _forked else torch.get_num_threads()
+
+
+def arrays(*tensors: torch.Tensor | None) -> list[Any]:
+    """As the kernels take them: what a tensor's own __dlpack__ gives, at a tenth of its cost."""
+    return [None if tensor is None else to_dlpack(tensor) for tensor in tensors]
 
 
 def _after_fork() -> None:

@@ -31,7 +31,7 @@ def pays(features: int, width: int, num_edges: int, num_receivers: int) -> bool:
 
 
 def pays_for_products(senders: torch.Size, receivers: torch.Size, width: int) -> bool:
-    """The same for dot products, where also the map of the keys goes: into that of the queries, as a product of weights.
+    """The same for dot products, where the map of the keys too goes: into that of the queries, a product of weights.
 
     It costs F_s F_r numbers a channel where the keys cost N_s F_s, and must leave rows little wider than a head.
     """

@@ -153,15 +153,13 @@ def _forward(
     out, lse, weights = _outputs(values, heads, ptr, edges, return_weights)
     native.kernels.forward(
         score,
-        *_detached(values, left, right, att, edge),
+        *native.arrays(values, left, right, att, edge),
         heads,
-        *(ptr, edges, others),
+        *native.arrays(ptr, edges, others),
         constant,
         *_numbers(p, seed),
         native.threads(),
-        out,
-        lse,
-        weights if return_weights else None,
+        *native.arrays(out, lse, weights if return_weights else None),
     )
     return out, lse, weights
 
@@ -211,16 +209,18 @@ def _backward(
     wide = accumulation_dtype(values.dtype)
     native.kernels.backward(
         score,
-        *_detached(*tensors),
+        *native.arrays(*tensors),
         heads,
-        *(ptr, edges, others, sender_ptr, sender_edges, sender_others),
+        *native.arrays(ptr, edges, others, sender_ptr, sender_edges, sender_others),
         constant,
         *_numbers(p, seed),
         native.threads(),
-        *_detached(out, lse, grad_out, weights, grad_weights),
-        *(grad if want else None for grad, want in zip(grads, wanted, strict=True)),
-        lse.new_empty(lse.shape, dtype=wide),
-        lse.new_empty((edges.shape[0], heads), dtype=wide) if wanted[2] else None,
+        *native.arrays(out, lse, grad_out, weights, grad_weights),
+        *native.arrays(*(grad if want else None for grad, want in zip(grads, wanted, strict=True))),
+        *native.arrays(
+            lse.new_empty(lse.shape, dtype=wide),
+            lse.new_empty((edges.shape[0], heads), dtype=wide) if wanted[2] else None,
+        ),
     )
     return grads
 
@@ -237,10 +237,6 @@ def _gradients_like(
         torch.empty_like(tensor) if tensor is not None and want else values.new_empty(0)
         for tensor, want in zip(tensors, wanted, strict=True)
     )
-
-
-def _detached(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if tensor is None else tensor.detach() for tensor in tensors]
 
 
 def _numbers(p: float, seed: Tensor | None) -> tuple[float, int]:
@@ -329,7 +325,8 @@ _REFERENCES: tuple[Callable[..., Result], ...] = (
 @torch.library.custom_op("graphattn::weighted_sum", mutates_args=(), device_types="cpu")
 def _weighted_sum(weights: Tensor, rows: Tensor, order: Sequence[Tensor], p: float, seed: Tensor | None) -> Tensor:
     out = rows.new_empty((order[0].numel() - 1, rows.shape[1]))
-    native.kernels.weighted_sum(*_detached(weights, rows), *order, *_numbers(p, seed), native.threads(), out)
+    given = native.arrays(weights, rows, *order)
+    native.kernels.weighted_sum(*given, *_numbers(p, seed), native.threads(), *native.arrays(out))
     return out
 
 
@@ -341,7 +338,8 @@ def _(weights, rows, order, p, seed):  # type: ignore[no-untyped-def]
 @torch.library.custom_op("graphattn::dropout", mutates_args=(), device_types="cpu")
 def _dropout(x: Tensor, p: float, seed: Tensor) -> Tensor:
     out = torch.empty_like(x)
-    native.kernels.drop(x.detach(), *_numbers(p, seed), native.threads(), out)
+    (given, made) = native.arrays(x, out)
+    native.kernels.drop(given, *_numbers(p, seed), native.threads(), made)
     return out
 
 

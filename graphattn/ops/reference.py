@@ -89,12 +89,6 @@ def weighted_sum(
         return (csr @ rows.to(wide).contiguous()).to(rows.dtype)
 
 
-def feature_dropout(x: Float[Tensor, "*shape"], dropout: Dropout) -> Float[Tensor, "*shape"]:
-    """x times the factor of (edge k, head 0) at its k-th position."""
-    positions = torch.arange(x.numel(), device=x.device)
-    return x * scale(dropout, positions, 1, x.dtype).view(x.shape)
-
-
 def segment_softmax(logits: Float[Tensor, "E H"], receivers: Tensor, num_receivers: int) -> Float[Tensor, "E H"]:
     """exp(z_e) / sum of exp(z) over the edges with the same receiver, shifted by the segment's maximum."""
     index = receivers.unsqueeze(-1).expand_as(logits)

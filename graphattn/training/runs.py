@@ -192,7 +192,7 @@ def _optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
         {"params": [p for name, p in named if decayed(name, p)], "weight_decay": train.weight_decay},
         {"params": [p for name, p in named if not decayed(name, p)], "weight_decay": 0.0},
     ]
-    return torch.optim.Adam([group for group in groups if group["params"]], lr=train.lr)
+    return torch.optim.Adam([group for group in groups if group["params"]], lr=train.lr, fused=True)
 
 
 def _spread(values: list[float]) -> dict[str, float | None]:
