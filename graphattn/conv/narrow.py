@@ -74,7 +74,7 @@ def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> list[Tensor]:
 
 def scores(x: Tensor, weight: Tensor, *vectors: Tensor) -> list[Tensor]:
     """For each vector a [1, H, D], the score of every head: a_h . (W_h x), [N, H], computed as (W_h^T a_h) . x."""
-    heads = by_head(weight, vectors[0].shape[1])
-    folded = torch.cat([torch.einsum("hdf,hd->hf", heads, vector[0]) for vector in vectors])
-    with torch.autocast(folded.device.type, enabled=False):
+    with torch.autocast(weight.device.type, enabled=False):  # logits in half precision would be coarse
+        heads = by_head(weight, vectors[0].shape[1])
+        folded = torch.cat([torch.einsum("hdf,hd->hf", heads, vector[0]) for vector in vectors])
         return list(F.linear(x.to(folded.dtype), folded).chunk(len(vectors), 1))
