@@ -16,9 +16,13 @@ from torch_geometric.nn import Linear
 
 
 def plain(linear: nn.Module) -> bool:
-    """Whether a linear map is nothing but its weights: PyG's or torch's, without hooks, made and not parametrised."""
+    """Whether a linear map is but its weights: PyG's or torch's, made, without hooks, parametrisation or autocast.
+
+    Under autocast logits would be coarse, and the results of another dtype than PyG's.
+    """
     hooks = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks or linear._backward_pre_hooks
-    return type(linear) in (Linear, nn.Linear) and not hooks and type(linear.weight) is nn.Parameter
+    made = type(linear) in (Linear, nn.Linear) and type(linear.weight) is nn.Parameter
+    return made and not hooks and not torch.is_autocast_enabled(linear.weight.device.type)
 
 
 def pays(features: int, width: int, num_edges: int, num_receivers: int) -> bool:
@@ -74,7 +78,6 @@ def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> list[Tensor]:
 
 def scores(x: Tensor, weight: Tensor, *vectors: Tensor) -> list[Tensor]:
     """For each vector a [1, H, D], the score of every head: a_h . (W_h x), [N, H], computed as (W_h^T a_h) . x."""
-    with torch.autocast(weight.device.type, enabled=False):  # logits in half precision would be coarse
-        heads = by_head(weight, vectors[0].shape[1])
-        folded = torch.cat([torch.einsum("hdf,hd->hf", heads, vector[0]) for vector in vectors])
-        return list(F.linear(x.to(folded.dtype), folded).chunk(len(vectors), 1))
+    heads = by_head(weight, vectors[0].shape[1])
+    folded = torch.cat([torch.einsum("hdf,hd->hf", heads, vector[0]) for vector in vectors])
+    return list(F.linear(x, folded).chunk(len(vectors), 1))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import GRAPHS, close, edge_index
+from cases import GRAPHS, TOLERANCE, close, edge_index
 from torch_geometric import nn as pyg
 from torch_geometric.nn import Linear
 
@@ -153,10 +153,12 @@ def test_a_plain_map_has_no_hooks_is_made_and_not_parametrised():
     assert not narrow.plain(hooked)
 
 
-def test_scores_keep_float32_under_autocast():
-    mine = ours.GATConv(5, 4, heads=2, add_self_loops=False)
+@pytest.mark.parametrize("width", [4, WIDE])
+@pytest.mark.parametrize("layer", ["GATConv", "TransformerConv"])
+def test_under_autocast_dtypes_and_numbers_are_those_of_pyg(layer, width):
+    mine, theirs = (twin.float() for twin in twins(layer, 5, width, heads=2))
     x, edges = torch.randn(30, 5), edge_index(DENSE)
-    exact = mine(x, edges, return_attention_weights=True)[1][1]
     with torch.autocast("cpu", torch.bfloat16):
-        weights = mine(x, edges, return_attention_weights=True)[1][1]
-    close(weights, exact)
+        out, judge = mine(x, edges), theirs(x, edges)
+    assert out.dtype == judge.dtype
+    torch.testing.assert_close(out, judge, **TOLERANCE[torch.bfloat16])
