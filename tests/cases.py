@@ -121,6 +121,29 @@ _PLAIN = (
 OPERATIONS: tuple[Operation, ...] = (*_PLAIN, *(replace(op, with_edge_term=True) for op in _PLAIN if op.edge_term))
 
 
+def results(
+    operation: Operation,
+    graph: Graph,
+    backend: str,
+    dropout: float = 0.0,
+    heads: int = 2,
+    width: int = 3,
+    dtype: torch.dtype = torch.float64,
+    arguments: dict[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Output, weights and the gradient of each argument, of a loss that looks at output and weights alike."""
+    arguments = operation.arguments(graph, heads, width, dtype) if arguments is None else arguments
+    torch.manual_seed(7)
+    out, weights = getattr(ops, operation.name)(
+        **arguments, graph=graph, dropout=dropout, return_weights=True, backend=backend
+    )
+    loss = (out * torch.linspace(-1, 1, out.numel()).to(out).view_as(out)).sum() + weights.square().sum()
+    wanted = {name: tensor for name, tensor in arguments.items() if tensor.requires_grad}
+    gradients = torch.autograd.grad(loss, tuple(wanted.values()))
+    named = {f"gradient of {name}": gradient for name, gradient in zip(wanted, gradients, strict=True)}
+    return {"out": out.detach(), "weights": weights.detach(), **named}
+
+
 def on_our_operations(layer, *args, **options) -> bool:
     """Whether a call reaches `ops`: there, and only there, an unknown back end is an error."""
     with ops.use(backend="none of this name"):

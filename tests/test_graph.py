@@ -49,6 +49,59 @@ def test_an_order_lists_every_edge_once_with_the_node_at_its_other_end(name):
         assert torch.equal(nodes, own[order.edges])
 
 
+def by_sorting(own: torch.Tensor, other: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    edges = torch.argsort(own, stable=True)
+    counts = torch.bincount(own, minlength=size)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)]), edges, other[edges]
+
+
+def assert_sorted(g: Graph) -> None:
+    receivers = by_sorting(g.receivers, g.senders, g.num_receivers)
+    senders = by_sorting(g.senders, g.receivers, g.num_senders)
+    for order, expected in ((g.by_receiver, receivers), (g.by_sender, senders)):
+        for found, wanted in zip((order.ptr, order.edges, order.others), expected, strict=True):
+            assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_orders_are_those_of_a_stable_sort_for_any_number_of_threads(threads):
+    """Threads share the work where there are twice as many edges as nodes and 4096 more."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for g in GRAPHS.values():
+            assert_sorted(Graph(g.senders, g.receivers, g.num_senders, g.num_receivers))
+        for num_edges, num_senders, num_receivers in [
+            (1, 1, 1),
+            (1000, 10, 2000),
+            (12_289, 1, 2048),
+            (20_000, 3, 5),
+            (20_001, 5000, 900),
+            (50_000, 4000, 1),
+            (100_003, 7, 100_000),
+        ]:
+            ends = (torch.randint(size, (num_edges,), generator=generator) for size in (num_senders, num_receivers))
+            assert_sorted(Graph(*ends, num_senders, num_receivers))
+        rising = torch.arange(40_000) // 20
+        assert_sorted(Graph(rising, rising.flip(0), 2000, 2000))
+        assert_sorted(Graph(rising.flip(0)[::2], rising[1::2], 2000, 2000))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [3, 30_000], ids=["one run of edges", "several"])
+@pytest.mark.parametrize("node", [-1, 2, 2**40, -(2**63)])
+@pytest.mark.parametrize("role", ["senders", "receivers"])
+def test_an_index_changed_after_the_graph_was_made_is_refused_before_a_kernel_reads_it(role, node, size):
+    ends = {"senders": torch.zeros(size, dtype=torch.int64), "receivers": torch.ones(size, dtype=torch.int64)}
+    g = Graph(**ends, num_senders=2, num_receivers=2)
+    ends[role][-1] = node
+    for order in ("by_receiver", "by_sender"):
+        with pytest.raises(IndexError, match="node"):
+            getattr(g, order)
+
+
 def test_each_order_is_sorted_once(small, monkeypatch):
     made = []
     grouped = graph._grouped

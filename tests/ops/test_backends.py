@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 import torch
-from cases import COMPLETE, GRAPHS, OPERATIONS, close, complete
+from cases import COMPLETE, GRAPHS, OPERATIONS, close, complete, results
 from jaxtyping import TypeCheckError
 
 from graphattn import ops
@@ -15,18 +15,6 @@ PAIRS = [
     for backend in OTHERS
     for name in (COMPLETE if backend == "dense" else GRAPHS)
 ]
-
-
-def results(operation, graph, backend, dropout=0.0, heads=2, width=3, dtype=torch.float64):
-    """Output, weights and the gradient of each argument, of a loss that looks at output and weights alike."""
-    arguments = operation.arguments(graph, heads, width, dtype)
-    torch.manual_seed(7)
-    out, weights = getattr(ops, operation.name)(
-        **arguments, graph=graph, dropout=dropout, return_weights=True, backend=backend
-    )
-    loss = (out * torch.linspace(-1, 1, out.numel()).to(out).view_as(out)).sum() + weights.square().sum()
-    loss.backward()
-    return {"out": out, "weights": weights, **{f"gradient of {name}": t.grad for name, t in arguments.items()}}
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
@@ -63,6 +51,27 @@ def test_the_path_without_weights_gives_the_same_output_and_gradients(backend, n
         outputs.append({"out": out, **{key: tensor.grad for key, tensor in arguments.items()}})
     for what in outputs[0]:
         close(outputs[1][what], outputs[0][what], what)
+
+
+SHARED = [
+    pytest.param(operation, names, id=f"{operation}-{'+'.join(names)}")
+    for operation in OPERATIONS
+    for names in {"additive_v2": [], "dot_product": [("k", "v"), ("k",), ("v",)]}.get(operation.name, [("values",)])
+]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize(("operation", "names"), SHARED)
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+def test_one_head_that_all_share_is_as_good_as_a_copy_for_each(backend, operation, names, dropout):
+    graph = GRAPHS["complete" if backend == "dense" else "random"]
+    single, arguments = operation.arguments(graph, heads=1), operation.arguments(graph, heads=3)
+    copies = {name: single[name].expand(-1, 3, -1) for name in names}
+    expected = results(operation, graph, "reference", dropout, arguments={**arguments, **copies})
+    actual = results(operation, graph, backend, dropout, arguments={**arguments, **{n: single[n] for n in names}})
+    for what in expected:
+        shared = what.removeprefix("gradient of ") in names
+        close(actual[what], expected[what].sum(1, keepdim=True) if shared else expected[what], what)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)

@@ -58,8 +58,8 @@ def test_low_precision_loses_at_most_twice_what_plain_pytorch_loses(backend, ope
     exact = results(plain, operation, graph, torch.float64, low)
     naive = results(plain, operation, graph, low, low)
     actual = results(ours, operation, graph, low, low)
-    scale = max(1.0, *(tensor.abs().max().item() for tensor in exact.values()))  # a gradient may be what is left of large
-    for what in exact:  # terms that cancel
+    scale = max(1.0, *(tensor.abs().max().item() for tensor in exact.values()))  # of terms that may cancel
+    for what in exact:
         allowed = TOLERANCE[low]["atol"] * scale
         allowed = max(2 * (naive[what] - exact[what]).abs().max().item(), allowed)
         assert (actual[what] - exact[what]).abs().max().item() <= allowed, what

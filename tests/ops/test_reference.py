@@ -1,4 +1,4 @@
-"""The definition itself: its gradients by finite differences, twice, and its symmetries."""
+"""The definition itself, and the kernels beside it: gradients by finite differences, twice, and symmetries."""
 
 import pytest
 import torch
@@ -8,6 +8,9 @@ from torch.autograd import gradcheck, gradgradcheck
 from graphattn import Graph, ops
 
 SMALL = ["no_edges", "one_node_loop", "isolated", "duplicates", "more_senders", "more_receivers", "complete_bipartite"]
+
+
+ALONE = ["reference", "cpu"]  # the other back ends are plain PyTorch, whose derivatives torch tests
 
 
 def as_function(operation, graph, **options):
@@ -25,19 +28,23 @@ def as_function(operation, graph, **options):
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 @pytest.mark.parametrize("name", SMALL)
-def test_gradients_agree_with_finite_differences(name, operation, dropout):
-    assert gradcheck(*as_function(operation, GRAPHS[name], dropout=dropout), fast_mode=True)
+@pytest.mark.parametrize("backend", ALONE)
+def test_gradients_agree_with_finite_differences(backend, name, operation, dropout):
+    assert gradcheck(*as_function(operation, GRAPHS[name], dropout=dropout, backend=backend), fast_mode=True)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+@pytest.mark.parametrize("name", ["no_edges", "isolated", "complete_bipartite"])
+@pytest.mark.parametrize("backend", ALONE)
+def test_second_gradients_agree_with_finite_differences(backend, name, operation, dropout):
+    assert gradgradcheck(*as_function(operation, GRAPHS[name], dropout=dropout, backend=backend), fast_mode=True)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-@pytest.mark.parametrize("name", ["isolated", "complete_bipartite"])
-def test_second_gradients_agree_with_finite_differences(name, operation):
-    assert gradgradcheck(*as_function(operation, GRAPHS[name]), fast_mode=True)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_each_entry_of_each_gradient_agrees_with_finite_differences(operation):
-    assert gradcheck(*as_function(operation, GRAPHS["duplicates"]))
+@pytest.mark.parametrize("backend", ALONE)
+def test_each_entry_of_each_gradient_agrees_with_finite_differences(backend, operation):
+    assert gradcheck(*as_function(operation, GRAPHS["duplicates"], backend=backend))
 
 
 @pytest.mark.parametrize("backend", ops.BACKENDS)
@@ -79,9 +86,10 @@ def test_permuting_nodes_permutes_outputs(operation, backend):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_weights_entering_a_node_sum_to_one(operation):
+@pytest.mark.parametrize("backend", ALONE)
+def test_weights_entering_a_node_sum_to_one(backend, operation):
     for name in ("hub", "random", "duplicates", "more_receivers"):
-        graph = GRAPHS[name]
-        _, weights = getattr(ops, operation.name)(**operation.arguments(graph), graph=graph, return_weights=True)
+        graph, run = GRAPHS[name], getattr(ops, operation.name)
+        _, weights = run(**operation.arguments(graph), graph=graph, return_weights=True, backend=backend)
         total = weights.new_zeros(graph.num_receivers, 2).index_add(0, graph.receivers, weights)
         close(total, (graph.in_degree > 0).to(total).unsqueeze(1).expand_as(total))
