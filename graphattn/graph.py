@@ -71,15 +71,22 @@ class Graph:
     def is_square(self) -> bool:
         return self.num_senders == self.num_receivers
 
-    @cached_property
+    # Kept by hand: torch.compile cannot trace the lock in the cached_property of Python before 3.12.
+    @property
     def by_receiver(self) -> Order:
         """Edges grouped by the node they enter; `others` are their senders."""
-        return _grouped(self.receivers, self.senders, self.num_receivers, self.num_senders)
+        if "_by_receiver" not in self.__dict__:
+            order = _grouped(self.receivers, self.senders, self.num_receivers, self.num_senders)
+            self.__dict__["_by_receiver"] = order
+        return self.__dict__["_by_receiver"]
 
-    @cached_property
+    @property
     def by_sender(self) -> Order:
         """Edges grouped by the node they leave; `others` are their receivers."""
-        return _grouped(self.senders, self.receivers, self.num_senders, self.num_receivers)
+        if "_by_sender" not in self.__dict__:
+            order = _grouped(self.senders, self.receivers, self.num_senders, self.num_receivers)
+            self.__dict__["_by_sender"] = order
+        return self.__dict__["_by_sender"]
 
     @cached_property
     def in_degree(self) -> Tensor:
@@ -159,8 +166,8 @@ def _grouped(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> Or
 def _group(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> tuple[Tensor, Tensor, Tensor]:
     """ptr, edges and others of an Order: a stable counting sort where there are kernels, else torch's sort."""
     if native.kernels is not None and ends.device.type == "cpu":
-        ptr, edges, grouped = ends.new_empty(size + 1), torch.empty_like(ends), torch.empty_like(others)
-        given, made = native.arrays(ends.contiguous(), others.contiguous()), native.arrays(ptr, edges, grouped)
+        ptr, edges, grouped = _like_an_order(ends, size)
+        given, made = native.inputs(ends, others), native.arrays(ptr, edges, grouped)
         native.kernels.group(*given, size_of_others, native.threads(), *made)
         return ptr, edges, grouped
     edges = torch.argsort(ends, stable=True)
@@ -171,4 +178,8 @@ def _group(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> tupl
 
 @_group.register_fake
 def _(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> tuple[Tensor, Tensor, Tensor]:
-    return ends.new_empty(size + 1), torch.empty_like(ends), torch.empty_like(others)
+    return _like_an_order(ends, size)
+
+
+def _like_an_order(ends: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    return ends.new_empty(size + 1), ends.new_empty(ends.shape[0]), ends.new_empty(ends.shape[0])

@@ -26,8 +26,16 @@ def threads() -> int:
 
 
 def arrays(*tensors: torch.Tensor | None) -> list[Any]:
-    """As the kernels take them: what a tensor's own __dlpack__ gives, at a tenth of its cost."""
+    """As the kernels take them: what a tensor's own __dlpack__ gives, at a tenth of its cost.
+
+    They refuse what is not contiguous, so that a result is never written into a copy.
+    """
     return [None if tensor is None else to_dlpack(tensor) for tensor in tensors]
+
+
+def inputs(*tensors: torch.Tensor | None) -> list[Any]:
+    """The same for what is only read, and may be copied to be contiguous."""
+    return arrays(*(None if tensor is None else tensor.contiguous() for tensor in tensors))
 
 
 def _after_fork() -> None:

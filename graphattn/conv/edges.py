@@ -84,10 +84,13 @@ def _traced(edge_index: Tensor, num_senders: int, num_receivers: int, loops: int
     kept, *parts = torch.ops.graphattn.edges(edge_index, num_senders, num_receivers, loops)
     looped = None
     if loops is not None:
-        looped = torch.cat([edge_index[:, kept], torch.arange(loops, device=edge_index.device).expand(2, -1)], 1)
+        looped = torch.cat(
+            [edge_index[:, kept], torch.arange(loops, dtype=edge_index.dtype, device=edge_index.device).expand(2, -1)],
+            1,
+        )
     plain = edge_index if looped is None else looped
     graph = Graph(plain[0], plain[1], num_senders, num_receivers)
-    graph.__dict__.update(by_receiver=Order(*parts[:3]), by_sender=Order(*parts[3:]))
+    graph.__dict__.update(_by_receiver=Order(*parts[:3]), _by_sender=Order(*parts[3:]))
     return Edges(graph, looped, None if loops is None else kept)
 
 
@@ -95,12 +98,28 @@ def _traced(edge_index: Tensor, num_senders: int, num_receivers: int, loops: int
 def _edges(
     edge_index: Tensor, num_senders: int, num_receivers: int, loops: int | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Positions of the edges kept, then the two orders; copies, because compiled code may write into what it gets."""
+    """Positions of the edges kept, then the two orders; copies, because compiled code may write into what it gets.
+
+    It may also have written other edges into a tensor it made itself, behind torch's back, so they are compared.
+    """
     edges = edges_of(edge_index, num_senders, num_receivers, loops)
-    kept = edge_index.new_empty(0) if edges.kept is None else edges.kept.clone()
+    if not _still(edges, edge_index):
+        edges = _made(edge_index, num_senders, num_receivers, loops)
+    kept = edge_index.new_empty(0, dtype=torch.int64) if edges.kept is None else edges.kept.clone()
     by_receiver, by_sender = edges.graph.by_receiver, edges.graph.by_sender
     parts = (part.clone() for order in (by_receiver, by_sender) for part in (order.ptr, order.edges, order.others))
     return kept, *parts  # type: ignore[return-value]
+
+
+def _still(edges: Edges, edge_index: Tensor) -> bool:
+    """Whether these are the edges of `edge_index` as it is now."""
+    graph, there = edges.graph, edge_index
+    if edges.kept is not None:
+        there = edge_index[:, edges.kept]
+        if int((edge_index[0] != edge_index[1]).sum()) != edges.kept.numel():
+            return False
+    size = there.shape[1]
+    return torch.equal(there[0], graph.senders[:size]) and torch.equal(there[1], graph.receivers[:size])
 
 
 @_edges.register_fake

@@ -74,7 +74,7 @@ class GATConv(pyg.GATConv):
             not dropped
             and isinstance(senders, Tensor)
             and narrow.plain(lin)
-            and narrow.pays(senders.shape[1], self.out_channels, edges.graph.num_edges, num_receivers)
+            and narrow.pays(senders.shape[1], self.out_channels, edge_index.shape[1] + (loops or 0), num_receivers)
         )
         values = None if late else lin(senders).view(-1, self.heads, self.out_channels)
         score_s, score_r = self._scores(senders, receivers, values, num_receivers)
@@ -108,14 +108,13 @@ class GATConv(pyg.GATConv):
         """Of the senders [N_s, H] and of the receivers [N_r, H], which are zeros where these have no features."""
         lin_s, lin_r = (self.lin, self.lin) if self.lin is not None else (self.lin_src, self.lin_dst)
         if receivers is senders and lin_r is lin_s:
-            both = self._score(senders, lin_s, values, self.att_src, self.att_dst)
-            return tuple(both)  # type: ignore[return-value]
+            return self._score(senders, lin_s, values, self.att_src, self.att_dst)  # type: ignore[return-value]
         (score_s,) = self._score(senders, lin_s, values, self.att_src)
         if receivers is None:
             return score_s, score_s.new_zeros(num_receivers, self.heads)
         return score_s, self._score(receivers, lin_r, None, self.att_dst)[0]
 
-    def _score(self, x: Any, lin: Any, mapped: Tensor | None, *vectors: Tensor) -> list[Tensor]:
+    def _score(self, x: Any, lin: Any, mapped: Tensor | None, *vectors: Tensor) -> tuple[Tensor, ...]:
         if self._folds(x, lin):
             return narrow.scores(x, lin.weight, *vectors)
         mapped = lin(x).view(-1, self.heads, self.out_channels) if mapped is None else mapped

@@ -21,8 +21,10 @@ def plain(linear: nn.Module) -> bool:
     Under autocast logits would be coarse, and the results of another dtype than PyG's.
     """
     hooks = linear._forward_hooks or linear._forward_pre_hooks or linear._backward_hooks or linear._backward_pre_hooks
-    made = type(linear) in (Linear, nn.Linear) and type(linear.weight) is nn.Parameter
-    return made and not hooks and not torch.is_autocast_enabled(linear.weight.device.type)
+    wrapped = "forward" in vars(linear)  # as some libraries add what hooks do
+    if hooks or wrapped or type(linear) not in (Linear, nn.Linear) or type(linear.weight) is not nn.Parameter:
+        return False
+    return not torch.is_autocast_enabled(linear.weight.device.type)
 
 
 def pays(features: int, width: int, num_edges: int, num_receivers: int) -> bool:
@@ -67,17 +69,15 @@ def map_heads(sums: Tensor, weight: Tensor) -> Tensor:
     return torch.bmm(sums.transpose(0, 1), by_head(weight, sums.shape[1]).transpose(1, 2)).transpose(0, 1)
 
 
-def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> list[Tensor]:
-    """For each vector a [1, H, D], the score a_h . mapped_h of every head, [N, H]: a block-diagonal product."""
-    heads = vectors[0].shape[1]
-    diagonals = (torch.diag_embed(vector[0].t()) for vector in vectors)  # [D, H, H]
-    blocks = torch.cat([diagonal.transpose(0, 1).reshape(-1, heads) for diagonal in diagonals], 1)
-    with torch.autocast(blocks.device.type, enabled=False):  # logits in half precision would be coarse
-        return list((mapped.flatten(1).to(blocks.dtype) @ blocks).chunk(len(vectors), 1))
+def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+    """For each vector a [1, H, D], the score of every head: a_h . mapped_h, [N, H]."""
+    together = torch.cat(vectors)
+    with torch.autocast(together.device.type, enabled=False):  # logits in half precision would be coarse
+        return torch.einsum("nhd,khd->knh", mapped.to(together.dtype), together).unbind()
 
 
-def scores(x: Tensor, weight: Tensor, *vectors: Tensor) -> list[Tensor]:
+def scores(x: Tensor, weight: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
     """For each vector a [1, H, D], the score of every head: a_h . (W_h x), [N, H], computed as (W_h^T a_h) . x."""
     heads = by_head(weight, vectors[0].shape[1])
     folded = torch.cat([torch.einsum("hdf,hd->hf", heads, vector[0]) for vector in vectors])
-    return list(F.linear(x, folded).chunk(len(vectors), 1))
+    return F.linear(x, folded).chunk(len(vectors), 1)

@@ -40,6 +40,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from graphattn import native
@@ -282,7 +283,7 @@ def weighted_sum(
     tensors = checked("weighted_sum", graph, _current().check_nan, arguments)
     if weights.requires_grad:
         raise ValueError("weighted_sum: weights need a gradient, which they get none of: detach() them, or use attend")
-    return _WeightedSum.apply(tensors["weights"], tensors["rows"], graph, dropout, False)
+    return _WeightedSum.apply(tensors["weights"], tensors["rows"], graph, dropout, _simple_backend(rows), False)
 
 
 def feature_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -296,6 +297,8 @@ def feature_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
     """
     if has_torch_function_unary(x):  # sparse features have their own way
         return handle_torch_function(feature_dropout, (x,), x, p, training)
+    if not 0.0 <= p <= 1.0:
+        raise ValueError(f"dropout is {p}: needed a probability between 0 and 1")
     module = _simple_backend(x)
     if module is _loaded["reference"]:
         return F.dropout(x, p, training)
@@ -307,15 +310,22 @@ class _WeightedSum(torch.autograd.Function):
     """Over the graph, or with the edges `turned` round, which is its own backward."""
 
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, rows: Tensor, graph: Graph, dropout: Dropout | None, turned: bool) -> Tensor:
+    def forward(
+        ctx: Any,
+        weights: Tensor,
+        rows: Tensor,
+        graph: Graph,
+        dropout: Dropout | None,
+        backend: ModuleType,
+        turned: bool,
+    ) -> Tensor:
         ctx.save_for_backward(weights)
-        ctx.rest = graph, dropout, not turned
-        order = graph.by_sender if turned else graph.by_receiver
-        return _simple_backend(rows).weighted_sum(weights, rows, order, dropout)
+        ctx.rest = graph, dropout, backend, not turned
+        return backend.weighted_sum(weights, rows, graph.by_sender if turned else graph.by_receiver, dropout)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None, None, None]:
-        return None, _WeightedSum.apply(*ctx.saved_tensors, grads[0], *ctx.rest), None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None, None, None, None]:
+        return None, _WeightedSum.apply(*ctx.saved_tensors, grads[0], *ctx.rest), None, None, None, None
 
 
 def _run(
@@ -329,7 +339,7 @@ def _run(
 ) -> Tensor | tuple[Tensor, Tensor]:
     settings = _current()
     tensors = checked(op, graph, settings.check_nan, arguments)
-    run = getattr(_backend(backend or settings.backend or _default(graph.device.type)), op)
+    run = getattr(_chosen(backend or settings.backend, graph.device.type), op)
     mask = draw(dropout, graph.device)
     out, weights = run(**tensors, graph=graph, **options, dropout=mask, return_weights=return_weights)
     return (out, weights) if return_weights else out
@@ -341,13 +351,24 @@ def _current() -> _Settings:
     return _settings.get()
 
 
-def _default(device: str) -> str:
-    if device != "cpu":
-        return "reference"
-    if "cpu" in _loaded:
-        return "cpu"
-    _warn_once()
-    return "reference"
+def _chosen(name: str | None, device: str) -> ModuleType:
+    """The back end asked for by name, or the best for the device."""
+    if name == "cpu" and _is_transformed():
+        raise RuntimeError(
+            "back end 'cpu' was asked for, but it knows no forward-mode derivatives and no torch.func transforms: "
+            "use backend='reference', or leave the choice to graphattn"
+        )
+    if name is None and device == "cpu" and "cpu" not in _loaded:
+        _warn_once()
+    fused = device == "cpu" and "cpu" in _loaded and not _is_transformed()
+    return _backend(name or ("cpu" if fused else "reference"))
+
+
+def _is_transformed() -> bool:
+    """Whether a derivative is taken forward or a function transformed, which custom operations drop in silence."""
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 @cache
@@ -362,8 +383,8 @@ def _warn_once() -> None:
 
 def _simple_backend(x: Tensor) -> ModuleType:
     """For what is no attention, and only some back ends have of their own."""
-    backend = _current().backend or _default(x.device.type)
-    return _backend(backend if backend == "cpu" else "reference")
+    name = _current().backend
+    return _chosen(name if name in (None, "cpu") else "reference", x.device.type)
 
 
 def _backend(name: str) -> ModuleType:

@@ -108,6 +108,11 @@ void *data(const char *name, const MaybeArray &array, nb::dlpack::dtype type, Sh
   return array ? data(name, *array, type, shape) : nullptr;
 }
 
+void *needed(const char *name, const MaybeArray &array, nb::dlpack::dtype type, Shape shape) {
+  if (!array) refuse(name, "is missing");
+  return data(name, *array, type, shape);
+}
+
 nb::dlpack::dtype sum_type(Type type) { return type == Type::f64 ? nb::dtype<double>() : nb::dtype<float>(); }
 
 Order order_of(const Index &ptr, const Index &edges, const Index &others) {
@@ -121,6 +126,7 @@ Order order_of(const Index &ptr, const Index &edges, const Index &others) {
 }
 
 Dropout dropout_of(double p, uint64_t seed) {
+  if (!(p >= 0 && p <= 1)) refuse("p", "is no probability from 0 to 1");
   Dropout dropout;
   dropout.on = p > 0;
   dropout.low = uint32_t(seed), dropout.high = uint32_t(seed >> 32);
@@ -136,9 +142,10 @@ struct Sizes {
 Attention attention_of(int score, const Array &values, const MaybeArray &left, const MaybeArray &right,
                        const MaybeArray &att, const MaybeArray &edge, Sizes n, double constant, double p, uint64_t seed,
                        int threads) {
-  if (values.ndim() != 3) refuse("values", "has another number of dimensions than three");
   Attention a;
-  a.score = Score(score), a.type = type_of(values), a.heads = n.heads, a.width = n.width, a.edges = n.edges;
+  if (score < 0 || score > int(Score::dot_product)) refuse("score", "is none of the four");
+  if (n.heads < 1) refuse("heads", "is below one");
+  a.score = Score(score), a.type = type_of(values), a.heads = n.heads, a.width = n.width;
   a.shared_values = int64_t(values.shape(1)) != n.heads;
   a.constant = constant, a.dropout = dropout_of(p, seed), a.threads = threads < 1 ? 1 : threads;
   const auto type = values.dtype();
@@ -146,21 +153,22 @@ Attention attention_of(int score, const Array &values, const MaybeArray &left, c
   const bool wide = a.score == Score::additive_v2 || a.score == Score::dot_product;
   a.values = data("values", values, type, {n.senders, value_heads, n.width});
   if (a.score == Score::additive) {
-    a.left = data("left", left.value(), type, {n.senders, n.heads});
-    a.right = data("right", right.value(), type, {n.receivers, n.heads});
+    a.left = needed("left", left, type, {n.senders, n.heads});
+    a.right = needed("right", right, type, {n.receivers, n.heads});
   }
-  if (a.score == Score::dot_product) a.left = data("left", left.value(), type, {n.senders, value_heads, n.width});
-  if (a.score == Score::additive_v2) a.att = data("att", att.value(), type, {n.heads, n.width});
+  if (a.score == Score::dot_product) a.left = needed("left", left, type, {n.senders, value_heads, n.width});
+  if (a.score == Score::additive_v2) a.att = needed("att", att, type, {n.heads, n.width});
   if (a.score == Score::additive_v2 && a.shared_values && n.heads != 1) refuse("values", "must have a row for each head");
-  if (wide) a.right = data("right", right.value(), type, {n.receivers, n.heads, n.width});
+  if (wide) a.right = needed("right", right, type, {n.receivers, n.heads, n.width});
   a.edge = wide ? data("edge", edge, type, {n.edges, n.heads, n.width}) : data("edge", edge, type, {n.edges, n.heads});
-  if (a.score == Score::given && !edge) refuse("edge", "holds the logits and is missing");
+  if (a.score == Score::given && !edge) refuse("edge", "is missing: it holds the logits");
   return a;
 }
 
 void forward(int score, Array values, MaybeArray left, MaybeArray right, MaybeArray att, MaybeArray edge, int64_t heads,
              Index ptr, Index edges, Index others, double constant, double p, uint64_t seed, int threads, Array out,
              Array lse, MaybeArray weights) {
+  if (values.ndim() != 3) refuse("values", "has another number of dimensions than three");
   const Order order = order_of(ptr, edges, others);
   const Sizes n{int64_t(values.shape(0)), order.nodes, int64_t(edges.size()), heads, int64_t(values.shape(2))};
   Attention a = attention_of(score, values, left, right, att, edge, n, constant, p, seed, threads);
@@ -177,6 +185,7 @@ void backward(int score, Array values, MaybeArray left, MaybeArray right, MaybeA
               Index sender_others, double constant, double p, uint64_t seed, int threads, Array out, Array lse,
               Array grad_out, MaybeArray weights, MaybeArray grad_weights, MaybeArray grad_values, MaybeArray grad_left,
               MaybeArray grad_right, MaybeArray grad_att, MaybeArray grad_edge, Array row_sums, MaybeArray logit_grads) {
+  if (values.ndim() != 3) refuse("values", "has another number of dimensions than three");
   const Order order = order_of(ptr, edges, others);
   const Sizes n{int64_t(values.shape(0)), order.nodes, int64_t(edges.size()), heads, int64_t(values.shape(2))};
   Attention a = attention_of(score, values, left, right, att, edge, n, constant, p, seed, threads);
@@ -216,7 +225,7 @@ void weighted_sum(Array weights, Array rows, Index ptr, Index edges, Index other
   if (rows.ndim() != 2) refuse("rows", "has another number of dimensions than two");
   sum.type = type_of(rows), sum.width = int64_t(rows.shape(1));
   sum.weights = data("weights", weights, rows.dtype(), {int64_t(edges.size())});
-  sum.rows = rows.data(), sum.out = data("out", out, rows.dtype(), {sum.order.nodes, sum.width});
+  sum.rows = data("rows", rows, rows.dtype(), {int64_t(rows.shape(0)), sum.width}), sum.out = data("out", out, rows.dtype(), {sum.order.nodes, sum.width});
   sum.dropout = dropout_of(p, seed), sum.threads = threads < 1 ? 1 : threads;
   nb::gil_scoped_release free;
   kernels_for(sum.width)->weighted_sum(sum);
@@ -254,18 +263,18 @@ NB_MODULE(_cpu, module) {
   using namespace nb::literals;
   module.def("instruction_sets", instruction_sets);
   module.def("use_instruction_set", use_instruction_set, "name"_a.none());
-  module.def("forward", forward, "score"_a, "values"_a, "left"_a.none(), "right"_a.none(), "att"_a.none(),
-             "edge"_a.none(), "heads"_a, "ptr"_a, "edges"_a, "others"_a, "constant"_a, "p"_a, "seed"_a, "threads"_a,
-             "out"_a, "lse"_a, "weights"_a.none());
-  module.def("backward", backward, "score"_a, "values"_a, "left"_a.none(), "right"_a.none(), "att"_a.none(),
-             "edge"_a.none(), "heads"_a, "ptr"_a, "edges"_a, "others"_a, "sender_ptr"_a, "sender_edges"_a,
-             "sender_others"_a, "constant"_a, "p"_a, "seed"_a, "threads"_a, "out"_a, "lse"_a, "grad_out"_a,
-             "weights"_a.none(), "grad_weights"_a.none(), "grad_values"_a.none(), "grad_left"_a.none(),
-             "grad_right"_a.none(), "grad_att"_a.none(), "grad_edge"_a.none(), "row_sums"_a, "logit_grads"_a.none());
-  module.def("weighted_sum", weighted_sum, "weights"_a, "rows"_a, "ptr"_a, "edges"_a, "others"_a, "p"_a, "seed"_a,
-             "threads"_a, "out"_a);
-  module.def("drop", drop, "from_"_a, "p"_a, "seed"_a, "threads"_a, "to"_a);
-  module.def("group", group, "ends"_a, "others"_a, "other_nodes"_a, "threads"_a, "ptr"_a, "edges"_a, "grouped_others"_a);
+  module.def("forward", forward, "score"_a, "values"_a.noconvert(), "left"_a.noconvert().none(), "right"_a.noconvert().none(), "att"_a.noconvert().none(),
+             "edge"_a.noconvert().none(), "heads"_a, "ptr"_a.noconvert(), "edges"_a.noconvert(), "others"_a.noconvert(), "constant"_a, "p"_a, "seed"_a, "threads"_a,
+             "out"_a.noconvert(), "lse"_a.noconvert(), "weights"_a.noconvert().none());
+  module.def("backward", backward, "score"_a, "values"_a.noconvert(), "left"_a.noconvert().none(), "right"_a.noconvert().none(), "att"_a.noconvert().none(),
+             "edge"_a.noconvert().none(), "heads"_a, "ptr"_a.noconvert(), "edges"_a.noconvert(), "others"_a.noconvert(), "sender_ptr"_a.noconvert(), "sender_edges"_a.noconvert(),
+             "sender_others"_a.noconvert(), "constant"_a, "p"_a, "seed"_a, "threads"_a, "out"_a.noconvert(), "lse"_a.noconvert(), "grad_out"_a.noconvert(),
+             "weights"_a.noconvert().none(), "grad_weights"_a.noconvert().none(), "grad_values"_a.noconvert().none(), "grad_left"_a.noconvert().none(),
+             "grad_right"_a.noconvert().none(), "grad_att"_a.noconvert().none(), "grad_edge"_a.noconvert().none(), "row_sums"_a.noconvert(), "logit_grads"_a.noconvert().none());
+  module.def("weighted_sum", weighted_sum, "weights"_a.noconvert(), "rows"_a.noconvert(), "ptr"_a.noconvert(), "edges"_a.noconvert(), "others"_a.noconvert(), "p"_a, "seed"_a,
+             "threads"_a, "out"_a.noconvert());
+  module.def("drop", drop, "from_"_a.noconvert(), "p"_a, "seed"_a, "threads"_a, "to"_a.noconvert());
+  module.def("group", group, "ends"_a.noconvert(), "others"_a.noconvert(), "other_nodes"_a, "threads"_a, "ptr"_a.noconvert(), "edges"_a.noconvert(), "grouped_others"_a.noconvert());
 }
 
 }  // namespace graphattn

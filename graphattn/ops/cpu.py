@@ -87,12 +87,12 @@ def weighted_sum(
     """out[n] = sum over the edges e of n in `order` of weights[e] * rows[other end of e]; not differentiable."""
     p, seed = (0.0, None) if dropout is None else dropout
     orders = [order.ptr, order.edges, order.others]
-    return torch.ops.graphattn.weighted_sum(weights.contiguous(), rows.contiguous(), orders, p, seed)
+    return torch.ops.graphattn.weighted_sum(weights, rows, orders, p, seed)
 
 
 def feature_dropout(x: Float[Tensor, "*shape"], dropout: Dropout) -> Float[Tensor, "*shape"]:
     """x times the factor of (edge k, head 0) at its k-th position."""
-    return torch.ops.graphattn.dropout(x.contiguous(), dropout.p, dropout.seed)
+    return torch.ops.graphattn.dropout(x, dropout.p, dropout.seed)
 
 
 def _attention(
@@ -114,7 +114,7 @@ def _attention(
     p, seed = (0.0, None) if dropout is None else dropout
     out, _, weights = torch.ops.graphattn.attention(
         score,
-        *(None if tensor is None else tensor.contiguous() for tensor in tensors),
+        *tensors,
         heads,
         *(receivers.ptr, receivers.edges, receivers.others),
         *((None, None, None) if senders is None else (senders.ptr, senders.edges, senders.others)),
@@ -153,9 +153,9 @@ def _forward(
     out, lse, weights = _outputs(values, heads, ptr, edges, return_weights)
     native.kernels.forward(
         score,
-        *native.arrays(values, left, right, att, edge),
+        *native.inputs(values, left, right, att, edge),
         heads,
-        *native.arrays(ptr, edges, others),
+        *native.inputs(ptr, edges, others),
         constant,
         *_numbers(p, seed),
         native.threads(),
@@ -209,13 +209,13 @@ def _backward(
     wide = accumulation_dtype(values.dtype)
     native.kernels.backward(
         score,
-        *native.arrays(*tensors),
+        *native.inputs(*tensors),
         heads,
-        *native.arrays(ptr, edges, others, sender_ptr, sender_edges, sender_others),
+        *native.inputs(ptr, edges, others, sender_ptr, sender_edges, sender_others),
         constant,
         *_numbers(p, seed),
         native.threads(),
-        *native.arrays(out, lse, grad_out, weights, grad_weights),
+        *native.inputs(out, lse, grad_out, weights, grad_weights),
         *native.arrays(*(grad if want else None for grad, want in zip(grads, wanted, strict=True))),
         *native.arrays(
             lse.new_empty(lse.shape, dtype=wide),
@@ -234,7 +234,7 @@ def _gradients_like(
     values: Tensor, tensors: Sequence[Tensor | None], wanted: Sequence[bool]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return tuple(  # type: ignore[return-value]
-        torch.empty_like(tensor) if tensor is not None and want else values.new_empty(0)
+        values.new_empty(tensor.shape if tensor is not None and want else 0)
         for tensor, want in zip(tensors, wanted, strict=True)
     )
 
@@ -255,18 +255,21 @@ def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> Non
 
 def _gradients(ctx: Any, grad_out: Tensor | None, _: None, grad_weights: Tensor | None) -> tuple:
     score, heads, constant, p = ctx.numbers
-    out, lse, weights, *tensors, seed = ctx.saved_tensors[:9]
+    saved = ctx.saved_tensors
+    out, lse, weights, *tensors, seed = saved[:9]
+    if grad_weights is None or weights is None:
+        grad_weights = weights = None
     wanted = [bool(need) for need in ctx.needs_input_grad[1:6]]
     grads = torch.ops.graphattn.attention_backward(
-        torch.zeros_like(out) if grad_out is None else grad_out.contiguous(),
-        None if grad_weights is None else grad_weights.contiguous(),
+        torch.zeros_like(out) if grad_out is None else grad_out,
+        grad_weights,
         out,
         lse,
-        None if grad_weights is None else weights,
+        weights,
         score,
         *tensors,
         heads,
-        *ctx.saved_tensors[9:],
+        *saved[9:],
         constant,
         p,
         seed,
@@ -287,6 +290,8 @@ def _save_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
 
 def _second_gradients(ctx: Any, *grads: Tensor | None) -> tuple:
     """Of the first gradients as the reference computes them, by its inputs and by the gradients that came in."""
+    if torch.is_grad_enabled():
+        raise RuntimeError("back end 'cpu' has no third derivatives: use backend='reference'")
     score, constant, p, wanted = ctx.numbers
     *tensors, seed, ptr, edges, others = ctx.saved_tensors  # grad_out, grad_weights, values, left, right, att, edge
     receivers = torch.empty_like(others)
@@ -325,7 +330,7 @@ _REFERENCES: tuple[Callable[..., Result], ...] = (
 @torch.library.custom_op("graphattn::weighted_sum", mutates_args=(), device_types="cpu")
 def _weighted_sum(weights: Tensor, rows: Tensor, order: Sequence[Tensor], p: float, seed: Tensor | None) -> Tensor:
     out = rows.new_empty((order[0].numel() - 1, rows.shape[1]))
-    given = native.arrays(weights, rows, *order)
+    given = native.inputs(weights, rows, *order)
     native.kernels.weighted_sum(*given, *_numbers(p, seed), native.threads(), *native.arrays(out))
     return out
 
@@ -337,15 +342,14 @@ def _(weights, rows, order, p, seed):  # type: ignore[no-untyped-def]
 
 @torch.library.custom_op("graphattn::dropout", mutates_args=(), device_types="cpu")
 def _dropout(x: Tensor, p: float, seed: Tensor) -> Tensor:
-    out = torch.empty_like(x)
-    (given, made) = native.arrays(x, out)
-    native.kernels.drop(given, *_numbers(p, seed), native.threads(), made)
+    out = x.new_empty(x.shape)
+    native.kernels.drop(*native.inputs(x), *_numbers(p, seed), native.threads(), *native.arrays(out))
     return out
 
 
 @_dropout.register_fake
 def _(x, p, seed):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x)
+    return x.new_empty(x.shape)
 
 
 def _save_dropout(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -354,7 +358,7 @@ def _save_dropout(ctx: Any, inputs: tuple, output: Tensor) -> None:
 
 
 def _dropout_gradient(ctx: Any, grad: Tensor) -> tuple:
-    return torch.ops.graphattn.dropout(grad.contiguous(), ctx.p, *ctx.saved_tensors), None, None
+    return torch.ops.graphattn.dropout(grad, ctx.p, *ctx.saved_tensors), None, None
 
 
 _dropout.register_autograd(_dropout_gradient, setup_context=_save_dropout)

@@ -122,7 +122,7 @@ struct ForwardPass {
   T *out;
   double *lse;
   A *logits;  // of all edges, if weights are wanted
-  int64_t state = 2 * call.H + call.HD, scratch = 2 * padded(call.H * CHUNK) + 2 * call.H;
+  int64_t state = 2 * call.H + call.HD, scratch = 2 * padded(call.H * CHUNK) + call.H;
 
   void start(A *state) const {
     for (int64_t h = 0; h < call.H; ++h) state[h] = -INF;
@@ -190,9 +190,9 @@ struct ForwardPass {
     const int64_t H = call.H, D = call.D;
     for (int64_t h = 0; h < H; ++h) {
       const A high = other[h] > state[h] ? other[h] : state[h];
-      if (high == -INF) continue;
-      const A mine = state[h] == -INF ? A(0) : exponential(state[h] - high);
-      const A theirs = other[h] == -INF ? A(0) : exponential(other[h] - high);
+      // Without a finite logit there is nothing to scale; what was summed may still be NaN.
+      const A mine = state[h] == high ? A(1) : state[h] == -INF ? A(0) : exponential(state[h] - high);
+      const A theirs = other[h] == high ? A(1) : other[h] == -INF ? A(0) : exponential(other[h] - high);
       state[h] = high;
       state[H + h] = state[H + h] * mine + other[H + h] * theirs;
       A *sums = state + 2 * H + h * D;
@@ -515,8 +515,13 @@ void drop_of(const Drop &drop) {
   const Sum<T> scale = Sum<T>(seed.scale);
   const T *__restrict__ from = static_cast<const T *>(drop.from);
   T *__restrict__ to = static_cast<T *>(drop.to);
-#pragma omp parallel for simd schedule(static) num_threads(drop.threads) if (drop.threads > 1 && drop.size > 8192)
-  for (int64_t k = 0; k < drop.size; ++k) store(to + k, keeps(seed, k, 0) ? scale * load(from[k]) : Sum<T>(0));
+  constexpr int64_t RUN = 4096;
+#pragma omp parallel for schedule(static) num_threads(drop.threads) if (drop.threads > 1 && drop.size > 2 * RUN)
+  for (int64_t start = 0; start < drop.size; start += RUN) {
+    const int64_t end = start + RUN < drop.size ? start + RUN : drop.size;
+#pragma omp simd
+    for (int64_t k = start; k < end; ++k) store(to + k, keeps(seed, k, 0) ? scale * load(from[k]) : Sum<T>(0));
+  }
 }
 
 #define BY_TYPE(type, call, ...)                       \

@@ -29,7 +29,7 @@ struct Dropout {
 struct Attention {
   Score score;
   Type type;
-  int64_t heads, width, edges;
+  int64_t heads, width;
   bool shared_values = false;  // one head of values (and keys) for all heads
   const void *values = nullptr;                   // [N_s, H or 1, D]
   const void *left = nullptr, *right = nullptr;   // additive: [N_s, H], [N_r, H]; v2: -, [N_r, H, D]; dot: k, q

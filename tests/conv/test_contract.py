@@ -240,12 +240,33 @@ def test_the_aggregation_named_sum_is_ours(layer):
     assert on_our_operations(mine, X, EDGES)
 
 
+@pytest.mark.parametrize("width", [3, 64])  # with 64 the input is narrower than a head
+@pytest.mark.parametrize("edge_dim", [None, 3])
 @pytest.mark.parametrize("layer", LAYERS)
-def test_compiled_without_graph_breaks_it_computes_the_same(layer):
-    mine = getattr(ours, layer)(4, 3, heads=2, edge_dim=3)
+def test_compiled_without_graph_breaks_it_computes_the_same(layer, edge_dim, width):
+    mine = getattr(ours, layer)(4, width, heads=2, edge_dim=edge_dim)
     torch._dynamo.reset()
-    compiled = torch.compile(mine, fullgraph=True, backend="eager")
-    close(compiled(X, EDGES, EDGE_ATTR), mine(X, EDGES, EDGE_ATTR))
+    compiled = torch.compile(mine, fullgraph=True, backend="aot_eager")
+    edge_attr = None if edge_dim is None else EDGE_ATTR
+    out, expected = compiled(X, EDGES, edge_attr), mine(X, EDGES, edge_attr)
+    close(out, expected)
+    parameters = [parameter for parameter in mine.parameters() if parameter.requires_grad]
+    for found, judge in zip(
+        torch.autograd.grad(out.square().sum(), parameters, allow_unused=True),
+        torch.autograd.grad(expected.square().sum(), parameters, allow_unused=True),
+        strict=True,
+    ):
+        close(found, judge)
+
+
+def test_compiled_code_notices_edges_written_behind_torchs_back():
+    """As compiled code does when it uses a buffer again for the next list of edges."""
+    edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    (_, *before), _ = torch.ops.graphattn.edges(edges, 4, 4, 4), edges.numpy().__iadd__(1)
+    (_, *after) = torch.ops.graphattn.edges(edges, 4, 4, 4)
+    (_, *fresh) = torch.ops.graphattn.edges(edges.clone(), 4, 4, 4)
+    assert not torch.equal(before[2], after[2])
+    assert all(torch.equal(one, other) for one, other in zip(after, fresh, strict=True))
 
 
 @pytest.mark.parametrize("layer", LAYERS)
