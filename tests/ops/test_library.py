@@ -97,7 +97,7 @@ def out_and_gradients(function, leaves):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
-def test_called_without_the_doors_they_never_mistake_tensors_that_are_not_contiguous(operation):
+def test_called_without_the_doors_they_take_tensors_that_are_not_contiguous(operation):
     ((function, arguments),) = calls_of(lambda: run(operation, operation.arguments(GRAPH), backend="cpu"))
     expected = out_and_gradients(function, detached(arguments))
     strided = [
@@ -106,11 +106,7 @@ def test_called_without_the_doors_they_never_mistake_tensors_that_are_not_contig
         else t
         for t in arguments
     ]
-    try:
-        actual = out_and_gradients(function, strided)
-    except TypeError:  # refused
-        return
-    for ours, theirs in zip(actual, expected, strict=True):
+    for ours, theirs in zip(out_and_gradients(function, strided), expected, strict=True):
         close(ours, theirs)
 
 
