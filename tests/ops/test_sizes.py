@@ -138,10 +138,10 @@ for backend, names in (("cpu", calls), ("reference", ["attend"])):
 """
 
 
-def test_no_array_of_edges_times_heads_times_width_is_ever_made():
+def test_no_array_of_edges_times_heads_times_width_is_ever_made(tmp_path):
     """How far memory rises, in such arrays, in a process of its own; the reference shows that the measure measures."""
     command = [sys.executable, "-W", "ignore", "-c", _PEAK]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
     ours, reference = map(float, done.stdout.split())
     assert ours < 0.5
     assert reference > 1
