@@ -71,9 +71,7 @@ def map_heads(sums: Tensor, weight: Tensor) -> Tensor:
 
 def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
     """For each vector a [1, H, D], the score of every head: a_h . mapped_h, [N, H]."""
-    together = torch.cat(vectors)
-    with torch.autocast(together.device.type, enabled=False):  # logits in half precision would be coarse
-        return torch.einsum("nhd,khd->knh", mapped.to(together.dtype), together).unbind()
+    return tuple((mapped.to(vector.dtype) * vector).sum(-1) for vector in vectors)  # in half precision too coarse
 
 
 def scores(x: Tensor, weight: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
