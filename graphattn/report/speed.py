@@ -20,11 +20,12 @@ _SHOWN = ("graphattn", "pyg", "pyg compiled")
 
 _TEXT = """## Speed
 
-From the rows in `bench/`, which `graphattn bench SUITE --out experiments/bench/SUITE.csv` records. Times are medians in
-milliseconds, of a training step or, on a data set, of a whole epoch; "forward" is without gradients, on a data set the
-evaluation. The contestants of a case took turns in one run. "× eager" and "× compiled" are PyG's time over ours: below
-1, PyG is faster. Peak is the memory of a step beyond weights and inputs; kept is what is saved for backward, over the
-size of inputs and output. Three numbers with slashes are of graphattn, PyG eager and PyG compiled.
+From the rows in `bench/`, which `graphattn bench SUITE --out experiments/bench/SUITE.csv` records. Times are medians
+in milliseconds, of a training step or, on a data set, of a whole epoch; "forward" is without gradients, on a data set
+the evaluation. The contestants of a case took turns in one run, short calls many to a turn. "× eager" and "×
+compiled" are PyG's time over ours: below 1, PyG is faster. Peak is the memory of a step beyond weights and inputs;
+kept is what is saved for backward, over the size of inputs and output. Three numbers with slashes are of graphattn,
+PyG eager and PyG compiled.
 """
 _OPERATIONS = """The operations by themselves. "Of the limit" is the least time in which a forward pass could move its
 bytes at the machine's copy bandwidth, over the time it took; where rows fit into the cache it can pass 100 %.
