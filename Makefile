@@ -71,7 +71,7 @@ lock: $(VENV)/.locked
 	echo "torch==2.13.0" > $(VENV)/constraints.txt
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.10 --constraints $(VENV)/constraints.txt \
 		--no-header --no-annotate --no-emit-index-url --quiet --output-file $(VENV)/resolved.txt
-	(echo "# Written by 'make lock' for Python 3.10 to 3.13."; grep -vE '^(nvidia|cuda|triton)' $(VENV)/resolved.txt) > requirements.lock
+	(echo "# Written by 'make lock' for Python 3.10 to 3.13."; grep -vE '^(nvidia|cuda)' $(VENV)/resolved.txt) > requirements.lock
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -67,6 +67,7 @@ def run(
     runs: Runs = Path("runs"),
     fresh: Annotated[bool, typer.Option(help="Forget earlier runs of this definition and begin again.")] = False,
     record: Annotated[bool, typer.Option(help="Write the result beside the definition in experiments/.")] = False,
+    cuda_graph: Annotated[bool, typer.Option(help="Replay the training step as one CUDA graph.")] = False,
 ) -> None:
     """Train an experiment over its seeds and print mean and spread next to the published number.
 
@@ -78,7 +79,7 @@ def run(
             raise ValueError("--record is for the definition as it stands: leave out --set and --seeds, or change it")
         if seeds is not None:
             definition = replace(definition, run=replace(definition.run, seeds=seeds))
-        result, failed = _run(definition, device, data, workers, runs, fresh)
+        result, failed = _run(definition, device, data, workers, runs, fresh, cuda_graph)
         if record:
             _record(definition, result)
     if failed:
@@ -187,7 +188,13 @@ def data_pin(name: Annotated[str, typer.Argument(help="A data set.")], data: Dat
 
 
 def _run(
-    definition: Experiment, device: str, data: Path | None, workers: int | None, runs: Path, fresh: bool
+    definition: Experiment,
+    device: str,
+    data: Path | None,
+    workers: int | None,
+    runs: Path,
+    fresh: bool,
+    cuda_graph: bool = False,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Run the seeds with a progress bar, save the summary in their folder, print the table."""
     import shutil
@@ -203,11 +210,13 @@ def _run(
         raise ValueError("device is 'cuda', but torch sees no GPU: use --device cpu")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if cuda_graph and device == "cpu":
+        raise ValueError("--cuda-graph needs a GPU, the device is the CPU: leave it out")
     folder = runs / definition.name / definition.key()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or (cores if device == "cpu" else 1), definition.run.seeds)
     jobs = [
-        Job(definition, seed, folder, data, device, threads=max(1, cores // workers))
+        Job(definition, seed, folder, data, device, max(1, cores // workers), cuda_graph=cuda_graph)
         for seed in range(definition.run.seeds)
     ]
     prepared(replace(jobs[0], device="cpu"))  # what is wrong with the data or the model is said once, here

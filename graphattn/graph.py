@@ -170,9 +170,8 @@ def _group(ends: Tensor, others: Tensor, size: int, size_of_others: int) -> tupl
         given, made = native.inputs(ends, others), native.arrays(ptr, edges, grouped)
         native.kernels.group(*given, size_of_others, native.threads(), *made)
         return ptr, edges, grouped
-    edges = torch.argsort(ends, stable=True)
-    ptr = torch.zeros(size + 1, dtype=torch.int64, device=ends.device)
-    torch.cumsum(torch.bincount(ends, minlength=size), 0, out=ptr[1:])
+    grouped, edges = torch.sort(ends, stable=True)
+    ptr = torch.searchsorted(grouped, torch.arange(size + 1, device=ends.device))  # bincount would wait for a GPU
     return ptr, edges, others[edges]
 
 

@@ -14,6 +14,9 @@ install_import_hook(
     [f"graphattn.ops.{name}" for name in ("reference", "dense", "scatter", "scores", "dropout")], "beartype.beartype"
 )
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # the kernels for GPUs then run on the CPU
+
 # With deterministic algorithms torch fills fresh memory (empty, empty_like, new_empty, resize_) with NaN, or with the
 # largest integer, so that a result which was never written cannot look right.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA refuses deterministic products without it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -35,15 +36,21 @@ def in_turns(entries: Mapping[str, Entry], repeats: int, device: str) -> dict[tu
 
 
 def seconds(run: Callable[[], Any], device: str, calls: int = 1) -> float:
-    """Mean wall time of calls in a row, on a GPU until their work is done."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(calls):
-        run()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / calls
+    """Mean wall time of calls in a row, on a GPU until their work is done; as in timeit, garbage waits meanwhile."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / calls
+    finally:
+        if collects:
+            gc.enable()
 
 
 def quantile(values: list[float], q: float) -> float:

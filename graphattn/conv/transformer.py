@@ -109,6 +109,6 @@ class TransformerConv(pyg.TransformerConv):
 
     def _with_root(self, out: Tensor, root: Tensor) -> Tensor:
         if self.lin_beta is None:
-            return out + root
+            return root.add_(out) if narrow.plain(self.lin_skip) else out + root  # in place where nobody else sees it
         beta = self.lin_beta(torch.cat([out, root, out - root], -1)).sigmoid()
         return beta * root + (1 - beta) * out

@@ -17,70 +17,25 @@ logits are all -inf, gets zeros. `dropout` drops weights with that
 probability and scales the others by 1 / (1 - p); pass 0 when evaluating. With `return_weights=True` each operation
 returns (out, weights [E, H]): the weights that multiplied the values, after dropout.
 
-Arguments are checked here, once, and a back end is chosen here, nowhere else:
-    cpu         fused C++ kernels; the default on the CPU
-    reference   plain PyTorch: the definition; the default elsewhere, and where the kernels could not be compiled
-    dense       complete graphs only: matrix products, SDPA
-    scatter     torch-scatter (extra)
-One asked for by name (`backend=...`, or `with ops.use(backend=...)`) runs or fails with the reason.
+Arguments are checked here, once. One of four back ends runs: the best for the device, or the one asked for by name
+(`backend=...`, or `with ops.use(backend=...)`), which runs or fails with the reason; see `backends.py`.
 """
 
 from __future__ import annotations
 
-import importlib
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from functools import cache
-from types import ModuleType
-from typing import Any, Literal, NamedTuple, overload
+from collections.abc import Mapping
+from typing import Literal, overload
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from graphattn import native
 from graphattn.graph import Graph
+from graphattn.ops.backends import BACKENDS, chosen, current, use
 from graphattn.ops.checks import checked
-from graphattn.ops.dropout import Dropout, draw
+from graphattn.ops.dropout import draw
+from graphattn.ops.sums import feature_dropout, weighted_sum
 
 __all__ = ["BACKENDS", "additive", "additive_v2", "attend", "dot_product", "feature_dropout", "use", "weighted_sum"]
-
-BACKENDS = ("reference", "dense", "scatter", "cpu")
-_HINTS = {
-    "scatter": "build torch-scatter (pip install --no-build-isolation torch-scatter)",
-    "cpu": "reinstall graphattn where there is a C++ compiler",
-}
-
-
-class _Settings(NamedTuple):
-    backend: str | None = None
-    check_nan: bool = False
-
-
-_DEFAULT = _Settings()
-
-_settings: ContextVar[_Settings] = ContextVar("graphattn.ops", default=_DEFAULT)
-
-
-@contextmanager
-def use(backend: str | None = None, check_nan: bool | None = None) -> Iterator[None]:
-    """Within this context, run on `backend` and, with `check_nan`, refuse NaN in any argument (it costs a pass).
-
-    What is None stays as the context around has it.
-    """
-    outer = _settings.get()
-    token = _settings.set(
-        _Settings(outer.backend if backend is None else backend, outer.check_nan if check_nan is None else check_nan)
-    )
-    try:
-        yield
-    finally:
-        _settings.reset(token)
 
 
 @overload
@@ -269,65 +224,6 @@ def dot_product(
     return _run("dot_product", graph, arguments, {"scale": scale}, dropout, return_weights, backend)
 
 
-def weighted_sum(
-    weights: Float[Tensor, "E"], rows: Float[Tensor, "N_s D"], graph: Graph, dropout: Dropout | None = None
-) -> Tensor:
-    """The sum without the softmax: out_i = sum over the edges e entering i of weights_e * rows_j, [N_r, D].
-
-    Differentiable in `rows`. A mask given as `dropout` is applied to the weights, here and in backward.
-
-    Raises:
-        TypeError, ValueError: as the operations do; ValueError also where the weights need a gradient.
-    """
-    arguments = {"weights": (weights, "E"), "rows": (rows, "N_s D")}
-    tensors = checked("weighted_sum", graph, _current().check_nan, arguments)
-    if weights.requires_grad:
-        raise ValueError("weighted_sum: weights need a gradient, which they get none of: detach() them, or use attend")
-    return _WeightedSum.apply(tensors["weights"], tensors["rows"], graph, dropout, _simple_backend(rows), False)
-
-
-def feature_dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
-    """Dropout on features, as `torch.nn.functional.dropout`.
-
-    On the CPU the mask is computed, as that of the weights is, in a small part of the time that torch takes to draw it.
-    Elsewhere this is torch's.
-
-    Raises:
-        ValueError: p outside 0 to 1.
-    """
-    if has_torch_function_unary(x):  # sparse features have their own way
-        return handle_torch_function(feature_dropout, (x,), x, p, training)
-    if not 0.0 <= p <= 1.0:
-        raise ValueError(f"dropout is {p}: needed a probability between 0 and 1")
-    module = _simple_backend(x)
-    if module is _loaded["reference"]:
-        return F.dropout(x, p, training)
-    mask = draw(p, x.device) if training else None
-    return x if mask is None else module.feature_dropout(x, mask)
-
-
-class _WeightedSum(torch.autograd.Function):
-    """Over the graph, or with the edges `turned` round, which is its own backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        weights: Tensor,
-        rows: Tensor,
-        graph: Graph,
-        dropout: Dropout | None,
-        backend: ModuleType,
-        turned: bool,
-    ) -> Tensor:
-        ctx.save_for_backward(weights)
-        ctx.rest = graph, dropout, backend, not turned
-        return backend.weighted_sum(weights, rows, graph.by_sender if turned else graph.by_receiver, dropout)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None, None, None, None]:
-        return None, _WeightedSum.apply(*ctx.saved_tensors, grads[0], *ctx.rest), None, None, None, None
-
-
 def _run(
     op: str,
     graph: Graph,
@@ -337,72 +233,9 @@ def _run(
     return_weights: bool,
     backend: str | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    settings = _current()
+    settings = current()
     tensors = checked(op, graph, settings.check_nan, arguments)
-    run = getattr(_chosen(backend or settings.backend, graph.device.type), op)
+    run = getattr(chosen(backend or settings.backend, graph.device.type), op)
     mask = draw(dropout, graph.device)
     out, weights = run(**tensors, graph=graph, **options, dropout=mask, return_weights=return_weights)
     return (out, weights) if return_weights else out
-
-
-@torch.compiler.assume_constant_result
-def _current() -> _Settings:
-    """While torch.compile traces, the settings of that moment become part of what is compiled."""
-    return _settings.get()
-
-
-def _chosen(name: str | None, device: str) -> ModuleType:
-    """The back end asked for by name, or the best for the device."""
-    if name == "cpu" and _is_transformed():
-        raise RuntimeError(
-            "back end 'cpu' was asked for, but it knows no forward-mode derivatives and no torch.func transforms: "
-            "use backend='reference', or leave the choice to graphattn"
-        )
-    if name is None and device == "cpu" and "cpu" not in _loaded:
-        _warn_once()
-    fused = device == "cpu" and "cpu" in _loaded and not _is_transformed()
-    return _backend(name or ("cpu" if fused else "reference"))
-
-
-def _is_transformed() -> bool:
-    """Whether a derivative is taken forward or a function transformed, which custom operations drop in silence."""
-    if torch.compiler.is_compiling():
-        return False
-    return forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
-
-
-@cache
-def _warn_once() -> None:
-    warnings.warn(
-        f"graphattn has no compiled kernels ({native.missing}): it runs on 'reference', many times slower; "
-        f"{_HINTS['cpu']}",
-        RuntimeWarning,
-        stacklevel=2,
-    )
-
-
-def _simple_backend(x: Tensor) -> ModuleType:
-    """For what is no attention, and only some back ends have of their own."""
-    name = _current().backend
-    return _chosen(name if name in (None, "cpu") else "reference", x.device.type)
-
-
-def _backend(name: str) -> ModuleType:
-    if name in _loaded:
-        return _loaded[name]
-    if name not in BACKENDS:
-        raise ValueError(f"no back end '{name}': there are {', '.join(BACKENDS)}")
-    try:
-        _loaded[name] = importlib.import_module(f"graphattn.ops.{name}")
-    except ImportError as missing:
-        raise ImportError(
-            f"back end '{name}' was asked for but cannot be imported ({missing}): "
-            f"{_HINTS.get(name, 'reinstall graphattn')}, or use backend='reference'"
-        ) from missing
-    return _loaded[name]
-
-
-_loaded: dict[str, ModuleType] = {}  # the defaults at once, so that torch.compile never meets an import
-_backend("reference")
-if native.kernels is not None:
-    _backend("cpu")

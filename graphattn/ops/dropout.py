@@ -31,6 +31,11 @@ def draw(p: float, device: torch.device) -> Dropout | None:
     return Dropout(p, torch.randint(1 << 62, (), device=device)) if p > 0 else None
 
 
+def numbers(p: float, seed: Tensor | None) -> tuple[float, int]:
+    """As compiled kernels take them; where nothing is dropped the seed does not matter."""
+    return p, 0 if seed is None else int(seed)
+
+
 def scale(dropout: Dropout, edges: Int[Tensor, "*E"], heads: int, dtype: torch.dtype) -> Float[Tensor, "*E {heads}"]:
     """The factor of each edge and head: 0 if dropped, else 1 / (1 - p).
 

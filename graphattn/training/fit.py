@@ -7,13 +7,15 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
+from graphattn.training.captured import captured
 from graphattn.training.stopping import Rule
 from graphattn.training.tasks import Task
 
@@ -46,17 +48,19 @@ def fit(
     epochs: int,
     folder: Path,
     checkpoint_every: float = 10.0,
+    cuda_graph: bool = False,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Outcome:
     """Train `model` on `task` and leave the kept parameters in it and in `folder`/best.pt.
 
     Every `checkpoint_every` seconds all that the run needs is written to `folder`/last.pt (whole, then renamed); a
     call that finds this file goes on from there and, on the CPU, ends with the numbers of a run never stopped. A
-    model without parameters (`optimizer` None) is only measured.
+    model without parameters (`optimizer` None) is only measured. With `cuda_graph` the step is recorded once and
+    replayed, which needs a GPU and a task whose batches have one shape.
 
     Raises:
         Diverged: the loss is not finite; says the epoch, the last checkpoint and what to try.
-        ValueError: no epochs for a model with parameters.
+        ValueError: no epochs for a model with parameters, or a step that cannot be recorded.
     """
     if optimizer is None:
         model = fabric.setup_module(model)
@@ -67,10 +71,13 @@ def fit(
     model, optimizer = fabric.setup(model, optimizer)
     progress = _Progress(folder / "last.pt", model, optimizer, rule)
     progress.resume(fabric.device)
+    step = partial(_step, fabric, model, task, optimizer)
+    if cuda_graph:
+        step = captured(step, model, optimizer)  # type: ignore[assignment]
     saved = time.monotonic()
     while progress.epoch < epochs and not progress.stopped:
         started = time.perf_counter()
-        row = {"epoch": progress.epoch, "train_loss": _step(fabric, model, task, optimizer)}
+        row = {"epoch": progress.epoch, "train_loss": float(step())}
         if not math.isfinite(row["train_loss"]):
             raise Diverged(_advice(row, folder, optimizer))
         model.eval()
@@ -98,13 +105,13 @@ def write_whole(content: Any, path: Path) -> None:
     part.replace(path)
 
 
-def _step(fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer) -> float:
+def _step(fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer) -> Tensor:
     model.train()
     optimizer.zero_grad()
     loss = task.loss(model)
     fabric.backward(loss)
     optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
 
 
 def _advice(row: dict[str, float], folder: Path, optimizer: torch.optim.Optimizer) -> str:

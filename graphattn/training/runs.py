@@ -48,6 +48,7 @@ class Job:
     device: str = "auto"
     threads: int = 1
     checkpoint_every: float = 10.0
+    cuda_graph: bool = False
 
     @property
     def seed_folder(self) -> Path:
@@ -85,6 +86,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         epochs=train.epochs,
         folder=job.seed_folder,
         checkpoint_every=job.checkpoint_every,
+        cuda_graph=job.cuda_graph,
         on_epoch=on_epoch,
     )
     _write_csv(outcome, job.seed_folder / "metrics.csv")

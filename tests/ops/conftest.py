@@ -1,4 +1,4 @@
-"""What tests of the kernels set and have to give back: the instruction set and the number of threads."""
+"""What tests of the kernels set and have to give back, and where a back end can run."""
 
 from collections.abc import Callable, Iterator
 
@@ -24,3 +24,14 @@ def set_threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _where_a_back_end_runs(request: pytest.FixtureRequest) -> None:
+    """The back end for GPUs runs on the CPU where Triton interprets it, so where there is no GPU."""
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    names, device = {given.get("backend"), given.get("backend_name")}, str(given.get("device", "cpu"))
+    if device == "cpu" and "gpu" in names and torch.cuda.is_available():
+        pytest.skip("on this machine tests of the back end for GPUs are those on a GPU")
+    if device == "cuda" and "cpu" in names:
+        pytest.skip("the back end for CPUs does not run on a GPU")

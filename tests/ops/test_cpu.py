@@ -153,7 +153,7 @@ def test_third_derivatives_are_refused_rather_than_wrong(operation):
     run, tensors = as_function(operation, "cpu")
     result = run(*tensors).square().sum()
     first = torch.autograd.grad(result, tensors, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"'cpu' has no third derivatives: use backend='reference'"):
+    with pytest.raises(RuntimeError, match=r"no third derivatives: use backend='reference'"):
         torch.autograd.grad(sum(gradient.square().sum() for gradient in first), tensors, create_graph=True)
 
 

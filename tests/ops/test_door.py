@@ -9,6 +9,7 @@ import torch
 from cases import OPERATIONS, Operation
 
 from graphattn import Graph, additive, attend, dot_product, ops
+from graphattn.ops import backends
 
 GRAPH = Graph(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1]), 3, 2)
 
@@ -104,7 +105,7 @@ def test_an_unknown_back_end_is_refused_with_those_there_are():
 
 def test_a_back_end_whose_module_is_missing_is_refused_with_the_reason_and_the_way_out(monkeypatch):
     monkeypatch.delitem(sys.modules, "graphattn.ops.scatter", raising=False)
-    monkeypatch.delitem(ops._loaded, "scatter", raising=False)
+    monkeypatch.delitem(backends._loaded, "scatter", raising=False)
     monkeypatch.setitem(sys.modules, "torch_scatter", None)
     way_out = "pip install --no-build-isolation torch-scatter"
     with refused(ImportError, "back end 'scatter'", "torch_scatter", way_out, "backend='reference'"):

@@ -141,7 +141,7 @@ def test_a_weight_is_either_dropped_or_scaled_and_the_output_uses_it(operation, 
 
 @pytest.mark.parametrize("backend", ops.BACKENDS)
 def test_the_mean_over_many_draws_is_the_output_without_dropout(backend):
-    copies = 20_000  # receivers that all hear the same 3 senders: one call is as many draws
+    copies = 500 if backend == "gpu" else 20_000  # receivers that hear the same 3 senders: one call is as many draws
     receivers = torch.arange(copies).repeat(3)
     graph = Graph(torch.arange(3).repeat_interleave(copies), receivers, 3, copies)
     logits = torch.tensor([0.0, 1.0, 2.0]).repeat_interleave(copies).unsqueeze(1)

@@ -1,0 +1,456 @@
+"""The passes of README.md in this folder, in Triton.
+
+A program holds one node and walks over its edges, BE at a time, with all values of BH heads in registers: tiles are
+[BE, BH, BD], where BH and BD are powers of two and what exceeds H heads or D values is masked. The edges of a node
+that has more than `split` are cut into pieces, each with a program of its own; `merge` and `add_pieces` put them
+together in their order. Nothing is added to memory by two programs, so the same inputs give the same bits.
+
+Pointers are to contiguous tensors. `pieces` is [P, 2]: the node (-1: none) and the first edge of each piece; the
+programs 0 to P - 1 take the pieces, the others a node each. Numbers are computed in WIDE; a log-sum-exp is float64.
+"""
+
+# Triton reads types from the arguments: annotations here mark what is fixed when a kernel is compiled.
+
+import triton
+import triton.language as tl
+
+GIVEN = tl.constexpr(0)  # as in fused.py
+ADDITIVE = tl.constexpr(1)
+ADDITIVE_V2 = tl.constexpr(2)
+DOT_PRODUCT = tl.constexpr(3)
+
+
+@triton.jit
+def forward(
+    values, left, right, att, edge, ptr, edges, others, pieces, seed,
+    out, lse, weights, part_out, part_top, part_sum,
+    num_pieces, split,
+    H: tl.constexpr, D: tl.constexpr, VALUE_HEADS: tl.constexpr,
+    BE: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr,
+    SCORE: tl.constexpr, CONSTANT: tl.constexpr,
+    DROP: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """out = sum of w_e v_e and lse, by online softmax; of a piece, what `merge` needs. `weights` get the logits."""
+    row, begin, end, active = _work(ptr, pieces, num_pieces, split)
+    h, heads, cell, cells = _cells(H, D, BH, BD)
+    shared = _shared(cell, D, VALUE_HEADS, BH, BD)
+    if SCORE == ADDITIVE:
+        own = tl.load(right + row * H + h, mask=heads & active, other=0).to(WIDE)
+    if SCORE == ADDITIVE_V2:
+        own = tl.load(right + row * H * D + cell, mask=cells & active, other=0).to(WIDE)
+        a = tl.load(att + cell, mask=cells, other=0).to(WIDE)
+    if SCORE == DOT_PRODUCT:
+        own = tl.load(right + row * H * D + cell, mask=cells & active, other=0).to(WIDE)
+    top = tl.full([BH], float("-inf"), WIDE)
+    total = tl.zeros([BH], WIDE)
+    acc = tl.zeros([BH, BD], WIDE)
+    for k in range(begin, end, BE):
+        live, e, j = _edges(edges, others, k, end, BE)
+        tile = live[:, None, None] & cells[None, :, :]
+        pair = live[:, None] & heads[None, :]
+        v = _rows(values, j, VALUE_HEADS * D, shared, tile, WIDE)
+        if SCORE == GIVEN:
+            z = tl.load(edge + e[:, None] * H + h[None, :], mask=pair, other=0).to(WIDE)
+        if SCORE == ADDITIVE:
+            y = tl.load(left + j[:, None] * H + h[None, :], mask=pair, other=0).to(WIDE) + own[None, :]
+            if edge is not None:
+                y += tl.load(edge + e[:, None] * H + h[None, :], mask=pair, other=0).to(WIDE)
+            z = tl.where(y > 0, y, y * CONSTANT)
+        if SCORE == ADDITIVE_V2:
+            y = v + own[None, :, :]
+            if edge is not None:
+                y += _rows(edge, e, H * D, cell, tile, WIDE)
+            z = tl.sum(tl.where(y > 0, y, y * CONSTANT) * a[None, :, :], 2)
+        if SCORE == DOT_PRODUCT:
+            key = _rows(left, j, VALUE_HEADS * D, shared, tile, WIDE)
+            if edge is not None:
+                embedding = _rows(edge, e, H * D, cell, tile, WIDE)
+                key += embedding
+                v += embedding
+            z = tl.sum(key * own[None, :, :], 2) * CONSTANT
+        if weights is not None:
+            tl.store(weights + e[:, None] * H + h[None, :], z, mask=pair)
+        z = tl.where(pair, z, float("-inf"))
+        higher = tl.maximum(top, tl.max(z, 0))
+        finite = tl.where(higher == float("-inf"), 0.0, higher)
+        shrink = tl.exp(top - finite)
+        w = tl.exp(z - finite[None, :])
+        total = total * shrink + tl.sum(w, 0)
+        if DROP:
+            w = tl.where(_kept(e, h, seed, THRESHOLD), w * SCALE, 0.0)
+        acc = acc * shrink[:, None] + tl.sum(w[:, :, None] * v, 0)
+        top = higher
+    if tl.program_id(0) < num_pieces:
+        piece = tl.program_id(0).to(tl.int64)
+        tl.store(part_out + piece * H * D + cell, acc, mask=cells & active)
+        tl.store(part_top + piece * H + h, top, mask=heads & active)
+        tl.store(part_sum + piece * H + h, total, mask=heads & active)
+    else:
+        _finish(out, lse, row, h, heads & active, cell, cells & active, top, total, acc, H, D)
+
+
+@triton.jit
+def merge(
+    ptr, pieces, out, lse, part_out, part_top, part_sum, split,
+    H: tl.constexpr, D: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """out and lse of a node from its pieces; only the first piece's program works."""
+    row, first, last = _pieces_of(ptr, pieces, split)
+    active = last > first
+    h, heads, cell, cells = _cells(H, D, BH, BD)
+    top = tl.full([BH], float("-inf"), WIDE)
+    total = tl.zeros([BH], WIDE)
+    acc = tl.zeros([BH, BD], WIDE)
+    for piece in range(first, last):
+        its_top = tl.load(part_top + piece * H + h, mask=heads, other=float("-inf"))
+        higher = tl.maximum(top, its_top)
+        finite = tl.where(higher == float("-inf"), 0.0, higher)
+        before, now = tl.exp(top - finite), tl.exp(its_top - finite)
+        total = total * before + tl.load(part_sum + piece * H + h, mask=heads, other=0) * now
+        its_acc = tl.load(part_out + piece * H * D + cell, mask=cells, other=0)
+        acc = acc * before[:, None] + its_acc * now[:, None]
+        top = higher
+    _finish(out, lse, row, h, heads & active, cell, cells & active, top, total, acc, H, D)
+
+
+@triton.jit
+def weigh(
+    weights, lse, ptr, edges, pieces, seed, num_pieces, split,
+    H: tl.constexpr, BE: tl.constexpr, BH: tl.constexpr,
+    DROP: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """Turns the logits that `forward` left in `weights` into weights."""
+    row, begin, end, active = _work(ptr, pieces, num_pieces, split)
+    h = tl.program_id(1) * BH + tl.arange(0, BH)
+    heads = h < H
+    logsumexp = tl.load(lse + row * H + h, mask=heads & active, other=0)
+    for k in range(begin, end, BE):
+        i = k + tl.arange(0, BE)
+        live = i < end
+        e = tl.load(edges + i, mask=live, other=0)
+        at = weights + e[:, None] * H + h[None, :]
+        pair = live[:, None] & heads[None, :]
+        z = tl.load(at, mask=pair, other=0)
+        w = tl.exp((z.to(tl.float64) - logsumexp[None, :]).to(WIDE))
+        if DROP:
+            w = tl.where(_kept(e, h, seed, THRESHOLD), w * SCALE, 0.0)
+        tl.store(at, w, mask=pair)
+
+
+@triton.jit
+def row_sums(
+    out, grad_out, weights, grad_weights, ptr, edges, sums,
+    H: tl.constexpr, D: tl.constexpr, BE: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """R_i = g_i . out_i + sum over e of w_e u_e, where u_e is the gradient of a returned weight."""
+    row = tl.program_id(0).to(tl.int64)
+    h, heads, cell, cells = _cells(H, D, BH, BD)
+    o = tl.load(out + row * H * D + cell, mask=cells, other=0).to(WIDE)
+    g = tl.load(grad_out + row * H * D + cell, mask=cells, other=0).to(WIDE)
+    total = tl.sum(o * g, 1)
+    if weights is not None:
+        end = tl.load(ptr + row + 1)
+        for k in range(tl.load(ptr + row), end, BE):
+            i = k + tl.arange(0, BE)
+            live = i < end
+            e = tl.load(edges + i, mask=live, other=0)
+            pair = live[:, None] & heads[None, :]
+            w = tl.load(weights + e[:, None] * H + h[None, :], mask=pair, other=0)
+            u = tl.load(grad_weights + e[:, None] * H + h[None, :], mask=pair, other=0)
+            total += tl.sum(w * u, 0)
+    tl.store(sums + row * H + h, total, mask=heads)
+
+
+@triton.jit
+def backward_senders(
+    values, left, right, att, edge, ptr, edges, others, pieces, seed,
+    lse, sums, grad_out, grad_weights,
+    grad_values, grad_left, grad_edge, logit_grads, part_values, part_left,
+    num_pieces, split,
+    H: tl.constexpr, D: tl.constexpr, VALUE_HEADS: tl.constexpr,
+    BE: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr,
+    SCORE: tl.constexpr, CONSTANT: tl.constexpr,
+    DROP: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """All gradients but those of receivers and of att; for these, dz_e (in `additive` t_e) is left in `logit_grads`.
+
+    Of a piece, what `add_pieces` needs goes to `part_values` and `part_left`.
+    """
+    row, begin, end, active = _work(ptr, pieces, num_pieces, split)
+    h, heads, cell, cells = _cells(H, D, BH, BD)
+    shared = _shared(cell, D, VALUE_HEADS, BH, BD)
+    own = tl.load(values + row * VALUE_HEADS * D + shared, mask=cells & active, other=0).to(WIDE)
+    acc = tl.zeros([BH, BD], WIDE)
+    if SCORE == ADDITIVE:
+        score = tl.load(left + row * H + h, mask=heads & active, other=0).to(WIDE)
+        acc_left = tl.zeros([BH], WIDE)
+    if SCORE == ADDITIVE_V2:
+        a = tl.load(att + cell, mask=cells, other=0).to(WIDE)
+    if SCORE == DOT_PRODUCT:
+        key = tl.load(left + row * VALUE_HEADS * D + shared, mask=cells & active, other=0).to(WIDE)
+        acc_left = tl.zeros([BH, BD], WIDE)
+    for k in range(begin, end, BE):
+        live, e, i = _edges(edges, others, k, end, BE)
+        tile = live[:, None, None] & cells[None, :, :]
+        pair = live[:, None] & heads[None, :]
+        of_pair = e[:, None] * H + h[None, :]
+        g = _rows(grad_out, i, H * D, cell, tile, WIDE)
+        value = own[None, :, :]
+        if SCORE == GIVEN:
+            z = tl.load(edge + of_pair, mask=pair, other=0).to(WIDE)
+        if SCORE == ADDITIVE:
+            y = tl.load(right + i[:, None] * H + h[None, :], mask=pair, other=0).to(WIDE) + score[None, :]
+            if edge is not None:
+                y += tl.load(edge + of_pair, mask=pair, other=0).to(WIDE)
+            z = tl.where(y > 0, y, y * CONSTANT)
+        if SCORE == ADDITIVE_V2:
+            y = _rows(right, i, H * D, cell, tile, WIDE) + own[None, :, :]
+            if edge is not None:
+                y += _rows(edge, e, H * D, cell, tile, WIDE)
+            z = tl.sum(tl.where(y > 0, y, y * CONSTANT) * a[None, :, :], 2)
+        if SCORE == DOT_PRODUCT:
+            query = _rows(right, i, H * D, cell, tile, WIDE)
+            keys = key[None, :, :]
+            if edge is not None:
+                embedding = _rows(edge, e, H * D, cell, tile, WIDE)
+                keys = keys + embedding
+                value = value + embedding
+            z = tl.sum(query * keys, 2) * CONSTANT
+        logsumexp = tl.load(lse + i[:, None] * H + h[None, :], mask=pair, other=0)
+        w = tl.where(pair, tl.exp((z.to(tl.float64) - logsumexp).to(WIDE)), 0.0)
+        dp = tl.sum(g * value, 2)
+        if grad_weights is not None:
+            dp += tl.load(grad_weights + of_pair, mask=pair, other=0)
+        r = tl.load(sums + i[:, None] * H + h[None, :], mask=pair, other=0)
+        if DROP:
+            kept = _kept(e, h, seed, THRESHOLD)
+            dz = w * (tl.where(kept, dp * SCALE, 0.0) - r)
+            w = tl.where(kept, w * SCALE, 0.0)
+        else:
+            dz = w * (dp - r)
+        acc += tl.sum(w[:, :, None] * g, 0)
+        if SCORE == GIVEN and grad_edge is not None:
+            tl.store(grad_edge + of_pair, dz, mask=pair)
+        if SCORE == ADDITIVE:
+            dz = tl.where(y > 0, dz, dz * CONSTANT)
+            acc_left += tl.sum(dz, 0)
+            if grad_edge is not None:
+                tl.store(grad_edge + of_pair, dz, mask=pair)
+        if SCORE == ADDITIVE_V2:
+            t = tl.where(y > 0, dz[:, :, None], dz[:, :, None] * CONSTANT) * a[None, :, :]
+            acc += tl.sum(t, 0)
+            if grad_edge is not None:
+                tl.store(grad_edge + e[:, None, None] * (H * D) + cell[None, :, :], t, mask=tile)
+        if SCORE == DOT_PRODUCT:
+            t = query * (dz * CONSTANT)[:, :, None]
+            acc_left += tl.sum(t, 0)
+            if grad_edge is not None:
+                t += w[:, :, None] * g
+                tl.store(grad_edge + e[:, None, None] * (H * D) + cell[None, :, :], t, mask=tile)
+        if logit_grads is not None:
+            tl.store(logit_grads + of_pair, dz, mask=pair)
+    task = tl.program_id(0).to(tl.int64)
+    if grad_values is not None:
+        _put(grad_values, part_values, task, num_pieces, row, active, H * D, cell, cells, acc)
+    if grad_left is not None:
+        if SCORE == ADDITIVE:
+            _put(grad_left, part_left, task, num_pieces, row, active, H, h, heads, acc_left)
+        else:
+            _put(grad_left, part_left, task, num_pieces, row, active, H * D, cell, cells, acc_left)
+
+
+@triton.jit
+def backward_receivers(
+    left, right, att, edge, ptr, edges, others, pieces, logit_grads, grad_right, grad_att, part_right,
+    num_nodes, num_pieces, split, run,
+    H: tl.constexpr, D: tl.constexpr, LEFT_HEADS: tl.constexpr,
+    BE: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr,
+    SCORE: tl.constexpr, CONSTANT: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The receivers' gradients, and a share of att's from each program. `left` holds the rows that made the logits.
+
+    A program that has no piece takes `run` nodes, so that the shares, `grad_att` [programs, H, D], are few.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    h, heads, cell, cells = _cells(H, D, BH, BD)
+    shared = _shared(cell, D, LEFT_HEADS, BH, BD)
+    if SCORE == ADDITIVE_V2:
+        a = tl.load(att + cell, mask=cells, other=0).to(WIDE)
+        acc_att = tl.zeros([BH, BD], WIDE)
+    if program < num_pieces:
+        first = program
+        last = program + 1
+    else:
+        first = num_pieces + (program - num_pieces) * run
+        last = tl.minimum(first + run, num_pieces + num_nodes)
+    for task in range(first, last):
+        row, begin, end, active = _work_of(task, ptr, pieces, num_pieces, split)
+        if SCORE == ADDITIVE:
+            acc_scores = tl.zeros([BH], WIDE)
+        else:
+            acc = tl.zeros([BH, BD], WIDE)
+        if SCORE == ADDITIVE_V2:
+            own = tl.load(right + row * H * D + cell, mask=cells & active, other=0).to(WIDE)
+        for k in range(begin, end, BE):
+            live, e, j = _edges(edges, others, k, end, BE)
+            pair = live[:, None] & heads[None, :]
+            dz = tl.load(logit_grads + e[:, None] * H + h[None, :], mask=pair, other=0)
+            if SCORE == ADDITIVE:
+                acc_scores += tl.sum(dz, 0)
+            else:
+                tile = live[:, None, None] & cells[None, :, :]
+                y = _rows(left, j, LEFT_HEADS * D, shared, tile, WIDE)
+                if edge is not None:
+                    y += _rows(edge, e, H * D, cell, tile, WIDE)
+                if SCORE == ADDITIVE_V2:
+                    y += own[None, :, :]
+                    t = tl.where(y > 0, dz[:, :, None], dz[:, :, None] * CONSTANT)
+                    acc += tl.sum(t, 0)
+                    acc_att += tl.sum(t * y, 0)
+                else:
+                    acc += tl.sum(y * (dz * CONSTANT)[:, :, None], 0)
+        if grad_right is not None:
+            if SCORE == ADDITIVE:
+                _put(grad_right, part_right, task, num_pieces, row, active, H, h, heads, acc_scores)
+            else:
+                if SCORE == ADDITIVE_V2:
+                    acc *= a
+                _put(grad_right, part_right, task, num_pieces, row, active, H * D, cell, cells, acc)
+    if grad_att is not None:
+        tl.store(grad_att + program * H * D + cell, acc_att, mask=cells)
+
+
+@triton.jit
+def add_pieces(ptr, pieces, parts, whole, split, W: tl.constexpr, BW: tl.constexpr):
+    """The rows [P, W] that the pieces of a node left, added into the node's own of whole [N, W]."""
+    row, first, last = _pieces_of(ptr, pieces, split)
+    at = tl.program_id(1) * BW + tl.arange(0, BW)
+    there = (at < W) & (last > first)
+    acc = tl.load(parts + first * W + at, mask=there, other=0)
+    for piece in range(first + 1, last):
+        acc += tl.load(parts + piece * W + at, mask=there, other=0)
+    tl.store(whole + row * W + at, acc, mask=there)
+
+
+@triton.jit
+def weighted_sum(
+    weights, rows, ptr, edges, others, pieces, seed, out, parts, num_pieces, split,
+    D: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr,
+    DROP: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """out_i = sum of weight_e * row_j; no softmax."""
+    row, begin, end, active = _work(ptr, pieces, num_pieces, split)
+    d = tl.program_id(1) * BD + tl.arange(0, BD)
+    acc = tl.zeros([BD], WIDE)
+    for k in range(begin, end, BE):
+        live, e, j = _edges(edges, others, k, end, BE)
+        w = tl.load(weights + e, mask=live, other=0).to(WIDE)
+        if DROP:
+            first = tl.zeros([1], tl.int32)
+            w = tl.where(tl.reshape(_kept(e, first, seed, THRESHOLD), [BE]), w * SCALE, 0.0)
+        x = tl.load(rows + j[:, None] * D + d[None, :], mask=live[:, None] & (d < D)[None, :], other=0).to(WIDE)
+        acc += tl.sum(w[:, None] * x, 0)
+    task = tl.program_id(0).to(tl.int64)
+    _put(out, parts, task, num_pieces, row, active, D, d, d < D, acc)
+
+
+@triton.jit
+def _work(ptr, pieces, num_pieces, split):
+    """This program's node, the range of its edges in their order, and whether it has anything to do."""
+    return _work_of(tl.program_id(0).to(tl.int64), ptr, pieces, num_pieces, split)
+
+
+@triton.jit
+def _work_of(task, ptr, pieces, num_pieces, split):
+    """A node that is cut into pieces has no edges of its own; a piece that is not needed has no node."""
+    if task < num_pieces:
+        row = tl.load(pieces + 2 * task)
+        begin = tl.load(pieces + 2 * task + 1)
+        active = row >= 0
+        row = tl.maximum(row, 0)
+        end = tl.where(active, tl.minimum(begin + split, tl.load(ptr + row + 1)), begin)
+    else:
+        row = task - num_pieces
+        begin = tl.load(ptr + row)
+        end = tl.load(ptr + row + 1)
+        active = (num_pieces == 0) | (end - begin <= split)
+        end = tl.where(active, end, begin)
+    return row, begin, end, active
+
+
+@triton.jit
+def _pieces_of(ptr, pieces, split):
+    """For the program of a node's first piece that node and its pieces from `first` to before `last`; else none."""
+    first = tl.program_id(0).to(tl.int64)
+    row = tl.load(pieces + 2 * first)
+    before = tl.load(pieces + 2 * tl.maximum(first - 1, 0))
+    works = (row >= 0) & ((first == 0) | (before != row))
+    row = tl.maximum(row, 0)
+    degree = tl.load(ptr + row + 1) - tl.load(ptr + row)
+    return row, first, tl.where(works, first + (degree + split - 1) // split, first)
+
+
+@triton.jit
+def _cells(H: tl.constexpr, D: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr):
+    """The heads of this program, and where their values are in a row [H, D], each with what of it exists."""
+    h = tl.program_id(1) * BH + tl.arange(0, BH)
+    d = tl.arange(0, BD)
+    return h, h < H, h[:, None] * D + d[None, :], (h < H)[:, None] & (d < D)[None, :]
+
+
+@triton.jit
+def _shared(cell, D: tl.constexpr, HEADS: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr):
+    """Where the values are in a row with as many heads, or with one that all share."""
+    if HEADS == 1:
+        cell = tl.zeros([BH, 1], tl.int32) + tl.arange(0, BD)[None, :]
+    return cell
+
+
+@triton.jit
+def _edges(edges, others, k, end, BE: tl.constexpr):
+    """Of the next BE edges which exist, their positions in the caller's list, and the nodes at their other ends."""
+    i = k + tl.arange(0, BE)
+    live = i < end
+    return live, tl.load(edges + i, mask=live, other=0), tl.load(others + i, mask=live, other=0)
+
+
+@triton.jit
+def _rows(base, index, width: tl.constexpr, cell, tile, WIDE: tl.constexpr):
+    return tl.load(base + index[:, None, None] * width + cell[None, :, :], mask=tile, other=0).to(WIDE)
+
+
+@triton.jit
+def _put(whole, parts, task, num_pieces, row, active, width: tl.constexpr, at, mask, value):
+    """A node's numbers into its row, a piece's into its own."""
+    if task < num_pieces:
+        tl.store(parts + task * width + at, value, mask=mask)
+    else:
+        tl.store(whole + row * width + at, value, mask=mask & active)
+
+
+@triton.jit
+def _finish(out, lse, row, h, heads, cell, cells, top, total, acc, H: tl.constexpr, D: tl.constexpr):
+    """A node without edges, or with nothing but logits of -inf, gets zeros, and weights of zero in backward."""
+    none = total == 0
+    tl.store(out + row * H * D + cell, acc / tl.where(none, 1.0, total)[:, None], mask=cells)
+    logsumexp = top.to(tl.float64) + tl.log(tl.where(none, 1.0, total).to(tl.float64))
+    tl.store(lse + row * H + h, tl.where(none, float("inf"), logsumexp), mask=heads)
+
+
+@triton.jit
+def _kept(e, h, seed, THRESHOLD: tl.constexpr):
+    """Which of [edges, heads] dropout keeps: the hash of dropout.py."""
+    s = tl.load(seed)
+    word = _mix(e.to(tl.uint32) ^ s.to(tl.uint32))
+    head = h.to(tl.uint32) * 0x9E3779B9
+    word = _mix((word[:, None] + head[None, :] + (e >> 32).to(tl.uint32)[:, None]) ^ (s >> 32).to(tl.uint32))
+    return word.to(tl.int64) >= THRESHOLD
+
+
+@triton.jit
+def _mix(word):
+    word = word ^ (word >> 16)
+    word = word * 0x7FEB352D
+    word = word ^ (word >> 15)
+    word = word * 0x846CA68B
+    return word ^ (word >> 16)

@@ -1,0 +1,67 @@
+"""How the Triton kernels are launched: what a program holds, and how the edges of heavy nodes are shared out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+SPLIT = 1024  # edges: a node with more is cut into pieces of as many
+WHOLE = 16384  # edges: in a graph with no more, no node is cut; that saves the launches that add pieces
+
+
+class Tile(NamedTuple):
+    """The edges, heads and values that a program holds at once, powers of two, and its warps."""
+
+    edges: int
+    heads: int
+    values: int
+    warps: int
+
+    def programs(self, heads: int) -> int:
+        """How many programs share the heads of a node."""
+        return triton.cdiv(heads, self.heads)
+
+
+def tile(heads: int, width: int, mean_degree: float, rows: int, dtype: torch.dtype) -> Tile:
+    """A program takes all heads of a node, or as many as 2,048 values hold.
+
+    A thread gets 4 values of a row, which is what it loads at once, until 8 warps are full. As many edges come at once
+    as leave it 32 registers for them, `rows` rows each, but not more than a node has on average.
+    """
+    values = triton.next_power_of_2(max(width, 1))
+    heads = min(triton.next_power_of_2(heads), max(1, 2048 // values))
+    warps = min(8, max(1, heads * values // 128))
+    registers = 32 * 32 * warps // (rows * (2 if dtype == torch.float64 else 1))
+    edges = min(32, max(1, registers // (heads * values)), triton.next_power_of_2(max(1, int(mean_degree))))
+    return Tile(edges, heads, values, warps)
+
+
+def pieces(ptr: Tensor, num_edges: int) -> Tensor:
+    """[P, 2]: the node, or -1, and the first edge of each piece; made once for a `ptr`.
+
+    P is what the number of edges allows at most, so nothing has to be asked of the device.
+    """
+    if num_edges <= WHOLE:
+        return ptr.new_empty((0, 2))
+    if ptr not in _made:
+        _made[ptr] = _pieces(ptr, 2 * num_edges // SPLIT)
+    return _made[ptr]
+
+
+_made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+def _pieces(ptr: Tensor, most: int) -> Tensor:
+    degree = ptr.diff()
+    count = torch.where(degree > SPLIT, (degree + SPLIT - 1) // SPLIT, 0)
+    until = count.cumsum(0)
+    piece = torch.arange(most, device=ptr.device)
+    node = torch.searchsorted(until, piece, right=True)
+    there = node < degree.numel()
+    node = node.clamp(max=degree.numel() - 1)
+    begin = ptr[node] + (piece - (until - count)[node]) * SPLIT
+    return torch.stack([torch.where(there, node, -1), torch.where(there, begin, 0)], 1)
