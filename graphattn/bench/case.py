@@ -82,14 +82,15 @@ class Case(ABC):
 
     baseline: ClassVar[str]  # the contestant that the others must agree with and are compared to
     directions: ClassVar[tuple[str, ...]] = ("forward", "training step")
+    tolerance: float = 1e-3  # of a tensor's root mean square, within which contestants must agree
     name: str
 
     @abstractmethod
-    def contestants(self) -> tuple[str, ...]:
-        """Those there are on this machine."""
+    def contestants(self, device: str) -> tuple[str, ...]:
+        """Those there are on this machine for this device."""
 
     @abstractmethod
-    def obstacle(self, contestant: str) -> str | None:
+    def obstacle(self, contestant: str, device: str) -> str | None:
         """Why this contestant cannot run here: memory or data that are lacking."""
 
     @abstractmethod
@@ -97,7 +98,7 @@ class Case(ABC):
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """The columns that describe the case: op, graph, N, E, H, D and so on."""
+        """The columns that describe the case: op, graph, N, E, H, D, dtype and so on."""
 
     def least_bytes(self) -> int | None:
         """What the forward pass has to move at least, where that is its limit."""

@@ -20,7 +20,7 @@ from graphattn.bench.case import Case, Entry
 from graphattn.conv import GATConv
 from graphattn.data import NodeData
 from graphattn.models import MODELS
-from graphattn.training import NodeClassification
+from graphattn.training import NodeClassification, captured
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class EpochCase(Case):
     """GAT with the paper's arguments. `forward` is the evaluation, `epoch` a training step and the evaluation.
 
     `bag_of_words`: the data set's features are sparse, and graphattn keeps them so; "graphattn dense" does not.
+    "graphattn captured", on a GPU, replays the training step as a CUDA graph.
     """
 
     baseline: ClassVar[str] = "pyg"
@@ -38,11 +39,12 @@ class EpochCase(Case):
     bag_of_words: bool
     data_folder: Path | None = None
 
-    def contestants(self) -> tuple[str, ...]:
+    def contestants(self, device: str) -> tuple[str, ...]:
+        captured = ("graphattn captured",) if device == "cuda" else ()
         dense = ("graphattn dense",) if self.bag_of_words else ()
-        return ("graphattn", *dense, "pyg", "pyg compiled")
+        return ("graphattn", *captured, *dense, "pyg", "pyg compiled")
 
-    def obstacle(self, contestant: str) -> str | None:
+    def obstacle(self, contestant: str, device: str) -> str | None:
         try:
             data.load(self.data_set, folder=self.data_folder)
         except (OSError, ValueError) as error:
@@ -50,10 +52,10 @@ class EpochCase(Case):
         return None
 
     def about(self) -> dict[str, Any]:
-        return {"op": "GAT", "graph": self.data_set}
+        return {"op": "GAT", "graph": self.data_set, "dtype": "float32"}
 
     def build(self, contestant: str, device: str) -> Entry:
-        sparse = self.bag_of_words and contestant == "graphattn"
+        sparse = self.bag_of_words and contestant in ("graphattn", "graphattn captured")
         return _Epoch(data.load(self.data_set, dense=not sparse, folder=self.data_folder).to(device), contestant)
 
 
@@ -83,6 +85,9 @@ class _Epoch(Entry):
 
         weights = dict(self._model.named_parameters())
         super().__init__(compute, make_task, weights, list(weights.values()))
+        self._run_step = self._step
+        if contestant == "graphattn captured":
+            self._run_step = captured(self._step, self._model, self._optimizer)
 
     @property
     def directions(self) -> dict[str, Callable[[], Any]]:
@@ -102,6 +107,14 @@ class _Epoch(Entry):
         return self.graph.measures(self._model.eval())
 
     def step(self) -> Tensor:
+        return self._run_step()
+
+    def renew(self) -> None:
+        super().renew()
+        if self._run_step != self._step:  # what was recorded reads the old graph
+            self._run_step = captured(self._step, self._model, self._optimizer)
+
+    def _step(self) -> Tensor:
         self._model.train()
         self._optimizer.zero_grad()
         loss = self.graph.loss(self._model)

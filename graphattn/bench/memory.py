@@ -67,18 +67,18 @@ def _peak(case: Case, contestant: str, device: str, threads: int) -> float:
     return (_kibibytes("self/status", "VmHWM") - before) / 2**10
 
 
-def unfused_step(op: str, E: int, H: int, D: int) -> float:
-    """Bytes at the peak of a training step that makes the message of every edge, in float32.
+def unfused_step(op: str, E: int, H: int, D: int, size: int = 4) -> float:
+    """Bytes at the peak of a training step that makes the message of every edge, of numbers of `size` bytes.
 
     As much as 4.5 tensors of E x H x D, or 6.5 where the scores are made of such tensors too: measured on PyG's layers
     and on `reference`; PyG compiled takes less.
     """
-    return 4 * _EDGE_TENSORS[op] * E * H * D
+    return size * _EDGE_TENSORS[op] * E * H * D
 
 
-def lack(needed: float) -> str | None:
-    """Why so many bytes are too much for this machine now, or None if they are not."""
-    free = 2**10 * _kibibytes("meminfo", "MemAvailable")
+def lack(needed: float, device: str) -> str | None:
+    """Why so many bytes are too much for this device now, or None if they are not."""
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else 2**10 * _kibibytes("meminfo", "MemAvailable")
     if not needed > _USABLE * free:  # where nothing is known of the memory, it is tried
         return None
     return f"needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"

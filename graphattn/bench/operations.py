@@ -43,23 +43,26 @@ class OpCase(Case):
     width: int
     peers: tuple[str, ...] = ("scatter", "torch.sparse")
 
-    def contestants(self) -> tuple[str, ...]:
+    def contestants(self, device: str) -> tuple[str, ...]:
         there = {
             "dense": False,
+            "cpu": device == "cpu",
+            "gpu": device == "cuda",
             "scatter": "scatter" in self.peers and find_spec("torch_scatter") is not None,
             "torch.sparse": "torch.sparse" in self.peers and self.op == "attend" and self.heads == 1,
         }
         return tuple(name for name in (*ops.BACKENDS, "torch.sparse") if there.get(name, True))
 
-    def obstacle(self, contestant: str) -> str | None:
+    def obstacle(self, contestant: str, device: str) -> str | None:
         if contestant == "torch.sparse":  # the gradient of its CSR product passes through a dense N x N matrix
-            return memory.lack(4 * self.graph.num_nodes**2)
+            return memory.lack(4 * self.graph.num_nodes**2, device)
         if contestant in ("reference", "scatter"):
-            return memory.lack(memory.unfused_step(self.op, self.graph.num_edges, self.heads, self.width))
+            needed = memory.unfused_step(self.op, self.graph.num_edges, self.heads, self.width)
+            return memory.lack(needed, device)
         return None
 
     def about(self) -> dict[str, Any]:
-        return {"op": self.op, "graph": self.graph.kind} | self._sizes()
+        return {"op": self.op, "graph": self.graph.kind, "dtype": "float32"} | self._sizes()
 
     def least_bytes(self) -> int:
         return limit.forward_bytes(self.op, **self._sizes())

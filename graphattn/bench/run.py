@@ -39,7 +39,7 @@ def run(
     torch.set_num_threads(threads or before)
     try:
         bandwidth = limit.copy_bandwidth(device)
-        common = {"suite": suite, "dtype": "float32", "device": device, "repeats": repeats}
+        common = {"suite": suite, "device": device, "repeats": repeats}
         common |= {"copy_gb_s": _short(bandwidth / 1e9), **_provenance(device)}
         for case in cases:
             about = {"case": case.name, **case.about()}
@@ -73,7 +73,7 @@ def _rows(case: Case, repeats: int, device: str, bandwidth: float) -> Iterator[R
         if direction == "forward" and least is not None:
             row["roofline"] = _short(limit.share(least, middle[name, direction], bandwidth))
         yield row
-    for name in case.contestants():
+    for name in case.contestants(device):
         if name not in kept:
             yield from ({"contestant": name, "direction": d, "status": status[name]} for d in case.directions)
 
@@ -83,8 +83,8 @@ def _agreeing(case: Case, device: str) -> tuple[dict[str, Entry], dict[str, str]
     entries: dict[str, Entry] = {}
     status: dict[str, str] = {}
     expected: dict[str, Tensor] | None = None
-    for name in sorted(case.contestants(), key=lambda name: name != case.baseline):
-        if reason := case.obstacle(name):
+    for name in sorted(case.contestants(device), key=lambda name: name != case.baseline):
+        if reason := case.obstacle(name, device):
             status[name] = f"skipped: {reason}"
             continue
         try:
@@ -96,10 +96,10 @@ def _agreeing(case: Case, device: str) -> tuple[dict[str, Entry], dict[str, str]
         if name == case.baseline:
             expected = {key: tensor.clone() for key, tensor in answer.items()}
         elif expected is not None:
-            agreement.check(case.name, name, answer, expected)
+            agreement.check(case.name, name, answer, expected, case.tolerance)
         status[name] = "ok" if expected is not None else f"not compared: {case.baseline} did not run"
         entries[name] = entry
-    return {name: entries[name] for name in case.contestants() if name in entries}, status
+    return {name: entries[name] for name in case.contestants(device) if name in entries}, status
 
 
 def _reason(error: Exception) -> str:

@@ -14,6 +14,8 @@ from graphattn.record import one_of
 
 # Of the size of the data sets that they are named after, with loops, and as skewed as those are.
 PPI = MadeGraph("ppi", "power-law", 4_700, 135_000)
+PRODUCTS = MadeGraph("products", "power-law", 2_400_000, 62_000_000)
+MESH = MadeGraph("mesh", "uniform", 41_000, 328_000)  # eight edges a node, as weather models have
 ARXIV = MadeGraph("arxiv", "power-law", 169_000, 1_300_000)
 PUBMED = MadeGraph("pubmed", "power-law", 19_700, 108_000)
 CORA = MadeGraph("cora", "power-law", 2_700, 13_000)
@@ -70,7 +72,17 @@ SCALING = (
     *(OpCase(f"additive-{g.name}", "additive", g, heads=1, width=64, peers=()) for g in (*_GROWING, HUB)),
 )
 
-SUITES: dict[str, tuple[Case, ...]] = {"layers": LAYERS, "ops": OPS, "scaling": SCALING}
+# For a GPU, beside these: graphs as large as it takes, and half precision.
+GPU = (
+    LayerCase("gat-products", "gat", PRODUCTS, in_features=100, heads=1, width=32),
+    LayerCase("gatv2-products", "gatv2", PRODUCTS, in_features=100, heads=1, width=32),
+    LayerCase(
+        "transformer-mesh-bf16", "transformer", MESH, 512, heads=16, width=64, edge_features=16, dtype="bfloat16"
+    ),
+    LayerCase("gat-hub", "gat", HUB, in_features=64, heads=1, width=64),
+)
+
+SUITES: dict[str, tuple[Case, ...]] = {"layers": LAYERS, "ops": OPS, "scaling": SCALING, "gpu": GPU}
 
 
 def chosen(suite: str, case: str = "", data_folder: Path | None = None) -> list[Case]:

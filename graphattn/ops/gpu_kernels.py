@@ -14,6 +14,19 @@ programs 0 to P - 1 take the pieces, the others a node each. Numbers are compute
 import triton
 import triton.language as tl
 
+from graphattn.ops.gpu_tiles import (
+    cells_of,
+    finish,
+    kept_by,
+    next_edges,
+    pieces_of,
+    put,
+    rows_of,
+    shared_cell,
+    work,
+    work_of,
+)
+
 GIVEN = tl.constexpr(0)  # as in fused.py
 ADDITIVE = tl.constexpr(1)
 ADDITIVE_V2 = tl.constexpr(2)
@@ -31,9 +44,9 @@ def forward(
     DROP: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """out = sum of w_e v_e and lse, by online softmax; of a piece, what `merge` needs. `weights` get the logits."""
-    row, begin, end, active = _work(ptr, pieces, num_pieces, split)
-    h, heads, cell, cells = _cells(H, D, BH, BD)
-    shared = _shared(cell, D, VALUE_HEADS, BH, BD)
+    row, begin, end, active = work(ptr, pieces, num_pieces, split)
+    h, heads, cell, cells = cells_of(H, D, BH, BD)
+    shared = shared_cell(cell, D, VALUE_HEADS, BH, BD)
     if SCORE == ADDITIVE:
         own = tl.load(right + row * H + h, mask=heads & active, other=0).to(WIDE)
     if SCORE == ADDITIVE_V2:
@@ -45,10 +58,10 @@ def forward(
     total = tl.zeros([BH], WIDE)
     acc = tl.zeros([BH, BD], WIDE)
     for k in range(begin, end, BE):
-        live, e, j = _edges(edges, others, k, end, BE)
+        live, e, j = next_edges(edges, others, k, end, BE)
         tile = live[:, None, None] & cells[None, :, :]
         pair = live[:, None] & heads[None, :]
-        v = _rows(values, j, VALUE_HEADS * D, shared, tile, WIDE)
+        v = rows_of(values, j, VALUE_HEADS * D, shared, tile, WIDE)
         if SCORE == GIVEN:
             z = tl.load(edge + e[:, None] * H + h[None, :], mask=pair, other=0).to(WIDE)
         if SCORE == ADDITIVE:
@@ -59,12 +72,12 @@ def forward(
         if SCORE == ADDITIVE_V2:
             y = v + own[None, :, :]
             if edge is not None:
-                y += _rows(edge, e, H * D, cell, tile, WIDE)
+                y += rows_of(edge, e, H * D, cell, tile, WIDE)
             z = tl.sum(tl.where(y > 0, y, y * CONSTANT) * a[None, :, :], 2)
         if SCORE == DOT_PRODUCT:
-            key = _rows(left, j, VALUE_HEADS * D, shared, tile, WIDE)
+            key = rows_of(left, j, VALUE_HEADS * D, shared, tile, WIDE)
             if edge is not None:
-                embedding = _rows(edge, e, H * D, cell, tile, WIDE)
+                embedding = rows_of(edge, e, H * D, cell, tile, WIDE)
                 key += embedding
                 v += embedding
             z = tl.sum(key * own[None, :, :], 2) * CONSTANT
@@ -77,7 +90,7 @@ def forward(
         w = tl.exp(z - finite[None, :])
         total = total * shrink + tl.sum(w, 0)
         if DROP:
-            w = tl.where(_kept(e, h, seed, THRESHOLD), w * SCALE, 0.0)
+            w = tl.where(kept_by(e, h, seed, THRESHOLD), w * SCALE, 0.0)
         acc = acc * shrink[:, None] + tl.sum(w[:, :, None] * v, 0)
         top = higher
     if tl.program_id(0) < num_pieces:
@@ -86,7 +99,7 @@ def forward(
         tl.store(part_top + piece * H + h, top, mask=heads & active)
         tl.store(part_sum + piece * H + h, total, mask=heads & active)
     else:
-        _finish(out, lse, row, h, heads & active, cell, cells & active, top, total, acc, H, D)
+        finish(out, lse, row, h, heads & active, cell, cells & active, top, total, acc, H, D)
 
 
 @triton.jit
@@ -95,9 +108,9 @@ def merge(
     H: tl.constexpr, D: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """out and lse of a node from its pieces; only the first piece's program works."""
-    row, first, last = _pieces_of(ptr, pieces, split)
+    row, first, last = pieces_of(ptr, pieces, split)
     active = last > first
-    h, heads, cell, cells = _cells(H, D, BH, BD)
+    h, heads, cell, cells = cells_of(H, D, BH, BD)
     top = tl.full([BH], float("-inf"), WIDE)
     total = tl.zeros([BH], WIDE)
     acc = tl.zeros([BH, BD], WIDE)
@@ -110,7 +123,7 @@ def merge(
         its_acc = tl.load(part_out + piece * H * D + cell, mask=cells, other=0)
         acc = acc * before[:, None] + its_acc * now[:, None]
         top = higher
-    _finish(out, lse, row, h, heads & active, cell, cells & active, top, total, acc, H, D)
+    finish(out, lse, row, h, heads & active, cell, cells & active, top, total, acc, H, D)
 
 
 @triton.jit
@@ -120,7 +133,7 @@ def weigh(
     DROP: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """Turns the logits that `forward` left in `weights` into weights."""
-    row, begin, end, active = _work(ptr, pieces, num_pieces, split)
+    row, begin, end, active = work(ptr, pieces, num_pieces, split)
     h = tl.program_id(1) * BH + tl.arange(0, BH)
     heads = h < H
     logsumexp = tl.load(lse + row * H + h, mask=heads & active, other=0)
@@ -133,7 +146,7 @@ def weigh(
         z = tl.load(at, mask=pair, other=0)
         w = tl.exp((z.to(tl.float64) - logsumexp[None, :]).to(WIDE))
         if DROP:
-            w = tl.where(_kept(e, h, seed, THRESHOLD), w * SCALE, 0.0)
+            w = tl.where(kept_by(e, h, seed, THRESHOLD), w * SCALE, 0.0)
         tl.store(at, w, mask=pair)
 
 
@@ -144,7 +157,7 @@ def row_sums(
 ):  # fmt: skip
     """R_i = g_i . out_i + sum over e of w_e u_e, where u_e is the gradient of a returned weight."""
     row = tl.program_id(0).to(tl.int64)
-    h, heads, cell, cells = _cells(H, D, BH, BD)
+    h, heads, cell, cells = cells_of(H, D, BH, BD)
     o = tl.load(out + row * H * D + cell, mask=cells, other=0).to(WIDE)
     g = tl.load(grad_out + row * H * D + cell, mask=cells, other=0).to(WIDE)
     total = tl.sum(o * g, 1)
@@ -176,9 +189,9 @@ def backward_senders(
 
     Of a piece, what `add_pieces` needs goes to `part_values` and `part_left`.
     """
-    row, begin, end, active = _work(ptr, pieces, num_pieces, split)
-    h, heads, cell, cells = _cells(H, D, BH, BD)
-    shared = _shared(cell, D, VALUE_HEADS, BH, BD)
+    row, begin, end, active = work(ptr, pieces, num_pieces, split)
+    h, heads, cell, cells = cells_of(H, D, BH, BD)
+    shared = shared_cell(cell, D, VALUE_HEADS, BH, BD)
     own = tl.load(values + row * VALUE_HEADS * D + shared, mask=cells & active, other=0).to(WIDE)
     acc = tl.zeros([BH, BD], WIDE)
     if SCORE == ADDITIVE:
@@ -190,11 +203,11 @@ def backward_senders(
         key = tl.load(left + row * VALUE_HEADS * D + shared, mask=cells & active, other=0).to(WIDE)
         acc_left = tl.zeros([BH, BD], WIDE)
     for k in range(begin, end, BE):
-        live, e, i = _edges(edges, others, k, end, BE)
+        live, e, i = next_edges(edges, others, k, end, BE)
         tile = live[:, None, None] & cells[None, :, :]
         pair = live[:, None] & heads[None, :]
         of_pair = e[:, None] * H + h[None, :]
-        g = _rows(grad_out, i, H * D, cell, tile, WIDE)
+        g = rows_of(grad_out, i, H * D, cell, tile, WIDE)
         value = own[None, :, :]
         if SCORE == GIVEN:
             z = tl.load(edge + of_pair, mask=pair, other=0).to(WIDE)
@@ -204,15 +217,15 @@ def backward_senders(
                 y += tl.load(edge + of_pair, mask=pair, other=0).to(WIDE)
             z = tl.where(y > 0, y, y * CONSTANT)
         if SCORE == ADDITIVE_V2:
-            y = _rows(right, i, H * D, cell, tile, WIDE) + own[None, :, :]
+            y = rows_of(right, i, H * D, cell, tile, WIDE) + own[None, :, :]
             if edge is not None:
-                y += _rows(edge, e, H * D, cell, tile, WIDE)
+                y += rows_of(edge, e, H * D, cell, tile, WIDE)
             z = tl.sum(tl.where(y > 0, y, y * CONSTANT) * a[None, :, :], 2)
         if SCORE == DOT_PRODUCT:
-            query = _rows(right, i, H * D, cell, tile, WIDE)
+            query = rows_of(right, i, H * D, cell, tile, WIDE)
             keys = key[None, :, :]
             if edge is not None:
-                embedding = _rows(edge, e, H * D, cell, tile, WIDE)
+                embedding = rows_of(edge, e, H * D, cell, tile, WIDE)
                 keys = keys + embedding
                 value = value + embedding
             z = tl.sum(query * keys, 2) * CONSTANT
@@ -223,7 +236,7 @@ def backward_senders(
             dp += tl.load(grad_weights + of_pair, mask=pair, other=0)
         r = tl.load(sums + i[:, None] * H + h[None, :], mask=pair, other=0)
         if DROP:
-            kept = _kept(e, h, seed, THRESHOLD)
+            kept = kept_by(e, h, seed, THRESHOLD)
             dz = w * (tl.where(kept, dp * SCALE, 0.0) - r)
             w = tl.where(kept, w * SCALE, 0.0)
         else:
@@ -251,12 +264,12 @@ def backward_senders(
             tl.store(logit_grads + of_pair, dz, mask=pair)
     task = tl.program_id(0).to(tl.int64)
     if grad_values is not None:
-        _put(grad_values, part_values, task, num_pieces, row, active, H * D, cell, cells, acc)
+        put(grad_values, part_values, task, num_pieces, row, active, H * D, cell, cells, acc)
     if grad_left is not None:
         if SCORE == ADDITIVE:
-            _put(grad_left, part_left, task, num_pieces, row, active, H, h, heads, acc_left)
+            put(grad_left, part_left, task, num_pieces, row, active, H, h, heads, acc_left)
         else:
-            _put(grad_left, part_left, task, num_pieces, row, active, H * D, cell, cells, acc_left)
+            put(grad_left, part_left, task, num_pieces, row, active, H * D, cell, cells, acc_left)
 
 
 @triton.jit
@@ -272,8 +285,8 @@ def backward_receivers(
     A program that has no piece takes `run` nodes, so that the shares, `grad_att` [programs, H, D], are few.
     """
     program = tl.program_id(0).to(tl.int64)
-    h, heads, cell, cells = _cells(H, D, BH, BD)
-    shared = _shared(cell, D, LEFT_HEADS, BH, BD)
+    h, heads, cell, cells = cells_of(H, D, BH, BD)
+    shared = shared_cell(cell, D, LEFT_HEADS, BH, BD)
     if SCORE == ADDITIVE_V2:
         a = tl.load(att + cell, mask=cells, other=0).to(WIDE)
         acc_att = tl.zeros([BH, BD], WIDE)
@@ -284,7 +297,7 @@ def backward_receivers(
         first = num_pieces + (program - num_pieces) * run
         last = tl.minimum(first + run, num_pieces + num_nodes)
     for task in range(first, last):
-        row, begin, end, active = _work_of(task, ptr, pieces, num_pieces, split)
+        row, begin, end, active = work_of(task, ptr, pieces, num_pieces, split)
         if SCORE == ADDITIVE:
             acc_scores = tl.zeros([BH], WIDE)
         else:
@@ -292,16 +305,16 @@ def backward_receivers(
         if SCORE == ADDITIVE_V2:
             own = tl.load(right + row * H * D + cell, mask=cells & active, other=0).to(WIDE)
         for k in range(begin, end, BE):
-            live, e, j = _edges(edges, others, k, end, BE)
+            live, e, j = next_edges(edges, others, k, end, BE)
             pair = live[:, None] & heads[None, :]
             dz = tl.load(logit_grads + e[:, None] * H + h[None, :], mask=pair, other=0)
             if SCORE == ADDITIVE:
                 acc_scores += tl.sum(dz, 0)
             else:
                 tile = live[:, None, None] & cells[None, :, :]
-                y = _rows(left, j, LEFT_HEADS * D, shared, tile, WIDE)
+                y = rows_of(left, j, LEFT_HEADS * D, shared, tile, WIDE)
                 if edge is not None:
-                    y += _rows(edge, e, H * D, cell, tile, WIDE)
+                    y += rows_of(edge, e, H * D, cell, tile, WIDE)
                 if SCORE == ADDITIVE_V2:
                     y += own[None, :, :]
                     t = tl.where(y > 0, dz[:, :, None], dz[:, :, None] * CONSTANT)
@@ -311,11 +324,11 @@ def backward_receivers(
                     acc += tl.sum(y * (dz * CONSTANT)[:, :, None], 0)
         if grad_right is not None:
             if SCORE == ADDITIVE:
-                _put(grad_right, part_right, task, num_pieces, row, active, H, h, heads, acc_scores)
+                put(grad_right, part_right, task, num_pieces, row, active, H, h, heads, acc_scores)
             else:
                 if SCORE == ADDITIVE_V2:
                     acc *= a
-                _put(grad_right, part_right, task, num_pieces, row, active, H * D, cell, cells, acc)
+                put(grad_right, part_right, task, num_pieces, row, active, H * D, cell, cells, acc)
     if grad_att is not None:
         tl.store(grad_att + program * H * D + cell, acc_att, mask=cells)
 
@@ -323,7 +336,7 @@ def backward_receivers(
 @triton.jit
 def add_pieces(ptr, pieces, parts, whole, split, W: tl.constexpr, BW: tl.constexpr):
     """The rows [P, W] that the pieces of a node left, added into the node's own of whole [N, W]."""
-    row, first, last = _pieces_of(ptr, pieces, split)
+    row, first, last = pieces_of(ptr, pieces, split)
     at = tl.program_id(1) * BW + tl.arange(0, BW)
     there = (at < W) & (last > first)
     acc = tl.load(parts + first * W + at, mask=there, other=0)
@@ -339,118 +352,16 @@ def weighted_sum(
     DROP: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """out_i = sum of weight_e * row_j; no softmax."""
-    row, begin, end, active = _work(ptr, pieces, num_pieces, split)
+    row, begin, end, active = work(ptr, pieces, num_pieces, split)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     acc = tl.zeros([BD], WIDE)
     for k in range(begin, end, BE):
-        live, e, j = _edges(edges, others, k, end, BE)
+        live, e, j = next_edges(edges, others, k, end, BE)
         w = tl.load(weights + e, mask=live, other=0).to(WIDE)
         if DROP:
             first = tl.zeros([1], tl.int32)
-            w = tl.where(tl.reshape(_kept(e, first, seed, THRESHOLD), [BE]), w * SCALE, 0.0)
+            w = tl.where(tl.reshape(kept_by(e, first, seed, THRESHOLD), [BE]), w * SCALE, 0.0)
         x = tl.load(rows + j[:, None] * D + d[None, :], mask=live[:, None] & (d < D)[None, :], other=0).to(WIDE)
         acc += tl.sum(w[:, None] * x, 0)
     task = tl.program_id(0).to(tl.int64)
-    _put(out, parts, task, num_pieces, row, active, D, d, d < D, acc)
-
-
-@triton.jit
-def _work(ptr, pieces, num_pieces, split):
-    """This program's node, the range of its edges in their order, and whether it has anything to do."""
-    return _work_of(tl.program_id(0).to(tl.int64), ptr, pieces, num_pieces, split)
-
-
-@triton.jit
-def _work_of(task, ptr, pieces, num_pieces, split):
-    """A node that is cut into pieces has no edges of its own; a piece that is not needed has no node."""
-    if task < num_pieces:
-        row = tl.load(pieces + 2 * task)
-        begin = tl.load(pieces + 2 * task + 1)
-        active = row >= 0
-        row = tl.maximum(row, 0)
-        end = tl.where(active, tl.minimum(begin + split, tl.load(ptr + row + 1)), begin)
-    else:
-        row = task - num_pieces
-        begin = tl.load(ptr + row)
-        end = tl.load(ptr + row + 1)
-        active = (num_pieces == 0) | (end - begin <= split)
-        end = tl.where(active, end, begin)
-    return row, begin, end, active
-
-
-@triton.jit
-def _pieces_of(ptr, pieces, split):
-    """For the program of a node's first piece that node and its pieces from `first` to before `last`; else none."""
-    first = tl.program_id(0).to(tl.int64)
-    row = tl.load(pieces + 2 * first)
-    before = tl.load(pieces + 2 * tl.maximum(first - 1, 0))
-    works = (row >= 0) & ((first == 0) | (before != row))
-    row = tl.maximum(row, 0)
-    degree = tl.load(ptr + row + 1) - tl.load(ptr + row)
-    return row, first, tl.where(works, first + (degree + split - 1) // split, first)
-
-
-@triton.jit
-def _cells(H: tl.constexpr, D: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr):
-    """The heads of this program, and where their values are in a row [H, D], each with what of it exists."""
-    h = tl.program_id(1) * BH + tl.arange(0, BH)
-    d = tl.arange(0, BD)
-    return h, h < H, h[:, None] * D + d[None, :], (h < H)[:, None] & (d < D)[None, :]
-
-
-@triton.jit
-def _shared(cell, D: tl.constexpr, HEADS: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr):
-    """Where the values are in a row with as many heads, or with one that all share."""
-    if HEADS == 1:
-        cell = tl.zeros([BH, 1], tl.int32) + tl.arange(0, BD)[None, :]
-    return cell
-
-
-@triton.jit
-def _edges(edges, others, k, end, BE: tl.constexpr):
-    """Of the next BE edges which exist, their positions in the caller's list, and the nodes at their other ends."""
-    i = k + tl.arange(0, BE)
-    live = i < end
-    return live, tl.load(edges + i, mask=live, other=0), tl.load(others + i, mask=live, other=0)
-
-
-@triton.jit
-def _rows(base, index, width: tl.constexpr, cell, tile, WIDE: tl.constexpr):
-    return tl.load(base + index[:, None, None] * width + cell[None, :, :], mask=tile, other=0).to(WIDE)
-
-
-@triton.jit
-def _put(whole, parts, task, num_pieces, row, active, width: tl.constexpr, at, mask, value):
-    """A node's numbers into its row, a piece's into its own."""
-    if task < num_pieces:
-        tl.store(parts + task * width + at, value, mask=mask)
-    else:
-        tl.store(whole + row * width + at, value, mask=mask & active)
-
-
-@triton.jit
-def _finish(out, lse, row, h, heads, cell, cells, top, total, acc, H: tl.constexpr, D: tl.constexpr):
-    """A node without edges, or with nothing but logits of -inf, gets zeros, and weights of zero in backward."""
-    none = total == 0
-    tl.store(out + row * H * D + cell, acc / tl.where(none, 1.0, total)[:, None], mask=cells)
-    logsumexp = top.to(tl.float64) + tl.log(tl.where(none, 1.0, total).to(tl.float64))
-    tl.store(lse + row * H + h, tl.where(none, float("inf"), logsumexp), mask=heads)
-
-
-@triton.jit
-def _kept(e, h, seed, THRESHOLD: tl.constexpr):
-    """Which of [edges, heads] dropout keeps: the hash of dropout.py."""
-    s = tl.load(seed)
-    word = _mix(e.to(tl.uint32) ^ s.to(tl.uint32))
-    head = h.to(tl.uint32) * 0x9E3779B9
-    word = _mix((word[:, None] + head[None, :] + (e >> 32).to(tl.uint32)[:, None]) ^ (s >> 32).to(tl.uint32))
-    return word.to(tl.int64) >= THRESHOLD
-
-
-@triton.jit
-def _mix(word):
-    word = word ^ (word >> 16)
-    word = word * 0x7FEB352D
-    word = word ^ (word >> 15)
-    word = word * 0x846CA68B
-    return word ^ (word >> 16)
+    put(out, parts, task, num_pieces, row, active, D, d, d < D, acc)

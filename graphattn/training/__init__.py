@@ -1,5 +1,6 @@
 """Training: one loop, its tasks and stopping rules, and runs over many seeds."""
 
+from graphattn.training.captured import captured
 from graphattn.training.fit import Diverged, Outcome, fit
 from graphattn.training.runs import Finished, Job, prepared, run_seed, run_seeds, summary
 from graphattn.training.tasks import NodeClassification, Task
@@ -11,6 +12,7 @@ __all__ = [
     "NodeClassification",
     "Outcome",
     "Task",
+    "captured",
     "fit",
     "prepared",
     "run_seed",

@@ -21,10 +21,10 @@ def captured(step: Callable[[], Tensor], model: nn.Module, optimizer: torch.opti
         ValueError: parameters that are not on a GPU, or an optimizer that cannot be captured.
     """
     devices = {parameter.device for parameter in model.parameters()}
-    if len(devices) != 1 or (device := devices.pop()).type != "cuda":
-        raise ValueError(
-            f"a step can be captured on one GPU only, the parameters are on {device}: leave out --cuda-graph"
-        )
+    if [device.type for device in devices] != ["cuda"]:
+        there = ", ".join(sorted(map(str, devices))) or "no device"
+        raise ValueError(f"a step is captured on one GPU, the parameters are on {there}: leave out --cuda-graph")
+    (device,) = devices
     if not all("capturable" in group for group in optimizer.param_groups):
         raise ValueError(f"{type(optimizer).__name__} cannot be captured: use Adam, or leave out --cuda-graph")
     for group in optimizer.param_groups:

@@ -78,7 +78,7 @@ class Known(Case):
     def contestants(self) -> tuple[str, ...]:
         return ("only",)
 
-    def obstacle(self, contestant: str) -> None:
+    def obstacle(self, contestant: str, device: str) -> None:
         return None
 
     def about(self) -> dict[str, Any]:
@@ -98,12 +98,12 @@ def test_peak_of_a_process_of_its_own() -> None:
 @pytest.mark.parametrize(("free", "reason"), [(4.0, None), (3.0, "needs about 2.5 GiB, 3.0 GiB are free")])
 def test_lack(free: float, reason: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_kibibytes", lambda file, key: free * 2**20)
-    assert memory.lack(2.5 * 2**30) == reason
+    assert memory.lack(2.5 * 2**30, "cpu") == reason
 
 
 def test_where_nothing_is_known_of_the_memory_it_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_kibibytes", lambda file, key: float("nan"))
-    assert memory.lack(1e30) is None
+    assert memory.lack(1e30, "cpu") is None
 
 
 def test_an_unfused_step() -> None:

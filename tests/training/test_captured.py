@@ -1,0 +1,102 @@
+"""A captured training step: refused where it cannot be, and the same training as without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+from typer.testing import CliRunner
+
+from graphattn import data
+from graphattn.cli import app
+from graphattn.models import MODELS
+from graphattn.training import NodeClassification, captured, fit
+from graphattn.training.stopping import rule
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def test_parameters_that_are_not_on_a_gpu_are_refused() -> None:
+    for model, where in ((nn.Linear(2, 2), "cpu"), (nn.ReLU(), "no device")):
+        optimizer = torch.optim.Adam([nn.Parameter(torch.ones(1))])
+        with pytest.raises(ValueError, match=f"the parameters are on {where}: leave out --cuda-graph"):
+            captured(lambda: torch.zeros(()), model, optimizer)
+
+
+def test_fit_refuses_too(tmp_path: Path) -> None:
+    loaded = data.load("digits")
+    model = MODELS["mlp"](loaded.num_features, loaded.num_classes, hidden=4)
+    fabric, optimizer = Fabric("cpu", devices=1), torch.optim.Adam(model.parameters())
+    with pytest.raises(ValueError, match="leave out --cuda-graph"):
+        fit(
+            model,
+            NodeClassification(loaded),
+            optimizer,
+            rule("none", 0, 2),
+            fabric=fabric,
+            epochs=2,
+            folder=tmp_path,
+            cuda_graph=True,
+        )
+
+
+def test_the_command_refuses_before_anything_runs(tmp_path: Path) -> None:
+    said = CliRunner().invoke(app, ["run", "digits/mlp", "--device", "cpu", "--cuda-graph", "--runs", str(tmp_path)])
+    assert said.exit_code != 0
+    assert "--cuda-graph needs a GPU" in said.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize(
+    ("name", "dropouts"), [("gat", ["dropout", "attention_dropout", "feature_dropout"]), ("gcn", ["dropout"])]
+)
+def test_a_captured_step_trains_as_one_that_is_not(name: str, dropouts: list[str], tmp_path: Path) -> None:
+    outcomes = []
+    for cuda_graph in (False, True):
+        torch.manual_seed(0)
+        loaded = data.load("digits").to("cuda")
+        model = MODELS[name](loaded.num_features, loaded.num_classes, hidden=4, **dict.fromkeys(dropouts, 0.0))
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+        folder = tmp_path / str(cuda_graph)
+        outcomes.append(
+            fit(
+                model,
+                NodeClassification(loaded),
+                optimizer,
+                rule("none", 0, 6),
+                fabric=Fabric("cuda", devices=1),
+                epochs=6,
+                folder=folder,
+                cuda_graph=cuda_graph,
+            )
+        )
+    for plain, replayed in zip(outcomes[0].history, outcomes[1].history, strict=True):
+        assert replayed["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
+    assert outcomes[1].history[-1]["train_loss"] < outcomes[1].history[0]["train_loss"]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_recording_trains_nothing_and_every_replay_draws_anew() -> None:
+    model = nn.Linear(4, 4, device="cuda")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    x = torch.ones(100, 4, device="cuda")
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.dropout(model(x), 0.5).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    replay = captured(step, model, optimizer)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    losses = [float(replay()) for _ in range(3)]
+    assert len(set(losses)) == 3
+    assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
