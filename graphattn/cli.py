@@ -114,7 +114,7 @@ def report(
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Argument(help="layers, ops or scaling.")] = "layers",
+    suite: Annotated[str, typer.Argument(help="layers, ops, scaling or gpu.")] = "layers",
     case: Annotated[str, typer.Option(help="Only the cases whose name contains this.")] = "",
     repeats: Annotated[int, typer.Option(help="Timed rounds through all contestants of a case, at least 5.")] = 11,
     threads: Annotated[int | None, typer.Option(help="Threads for torch; default: as many as it takes.")] = None,

@@ -83,7 +83,7 @@ def test_an_import_that_points_up_is_found(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_only_ops_knows_that_back_ends_exist() -> None:
-    back_ends = ("reference", "dense", "scatter", "cpu")
+    back_ends = ("reference", "dense", "scatter", "cpu", "gpu")
     knowing = [
         str(path)
         for path in package_files()
@@ -131,7 +131,7 @@ def test_results_table_follows_from_the_records(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.chdir(tmp_path)
     for path in (ROOT / "experiments").rglob("*"):
-        if path.name in ("definition.toml", "result.json") or path.suffix == ".csv":
+        if path.name in ("definition.toml", "result.json") or path.suffix == ".csv" or path.name == "notes.md":
             copy = tmp_path / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(path.read_bytes())

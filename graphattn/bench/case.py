@@ -13,6 +13,8 @@ from torch import Tensor
 class Entry:
     """One contestant on one case, built and ready to be timed.
 
+    `has_peak` is False where memory is held beforehand, so that a step's peak says nothing.
+
     Args:
         compute: the differentiable output [N, ...], given what `make_graph` returns.
         make_graph: the graph as this contestant takes it; called again, it shares nothing with the one before.
@@ -20,6 +22,8 @@ class Entry:
         parameters: those of the leaves that are weights.
         order: what making the graph ready costs, where the contestant orders its edges once and keeps them.
     """
+
+    has_peak = True
 
     def __init__(
         self,

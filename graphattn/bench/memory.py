@@ -78,7 +78,11 @@ def unfused_step(op: str, E: int, H: int, D: int, size: int = 4) -> float:
 
 def lack(needed: float, device: str) -> str | None:
     """Why so many bytes are too much for this device now, or None if they are not."""
-    free = torch.cuda.mem_get_info()[0] if device == "cuda" else 2**10 * _kibibytes("meminfo", "MemAvailable")
+    if device == "cuda":
+        torch.cuda.empty_cache()  # what torch holds back is free
+        free = float(torch.cuda.mem_get_info()[0])
+    else:
+        free = 2**10 * _kibibytes("meminfo", "MemAvailable")
     if not needed > _USABLE * free:  # where nothing is known of the memory, it is tried
         return None
     return f"needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -53,11 +54,15 @@ def _rows(case: Case, repeats: int, device: str, bandwidth: float) -> Iterator[R
     entries, status = _agreeing(case, device)
     times = in_turns(entries, repeats, device)
     kept = {name: memory.kept(entry) for name, entry in entries.items()}
+    with_peak = [name for name, entry in entries.items() if entry.has_peak]
     entries.clear()  # the processes that measure the peak need the memory
+    if device == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
     middle = {key: quantile(values, 0.5) for key, values in times.items()}
     least = case.least_bytes()
     peak = {}
-    for name in kept:
+    for name in with_peak:
         try:
             peak[name] = memory.peak(case, name, device)
         except _FAILURES as error:

@@ -17,7 +17,7 @@ logits are all -inf, gets zeros. `dropout` drops weights with that
 probability and scales the others by 1 / (1 - p); pass 0 when evaluating. With `return_weights=True` each operation
 returns (out, weights [E, H]): the weights that multiplied the values, after dropout.
 
-Arguments are checked here, once. One of four back ends runs: the best for the device, or the one asked for by name
+Arguments are checked here, once. One of five back ends runs: the best for the device, or the one asked for by name
 (`backend=...`, or `with ops.use(backend=...)`), which runs or fails with the reason; see `backends.py`.
 """
 

@@ -8,7 +8,7 @@ scatter     torch-scatter (extra)
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -97,7 +97,7 @@ def _is_transformed() -> bool:
 
 @cache
 def _warn_once(fused: str) -> None:
-    kernels, why = ("compiled kernels", native.missing) if fused == "cpu" else ("kernels for the GPU", "no Triton")
+    kernels, why = ("compiled kernels", native.missing) if fused == "cpu" else ("kernels for the GPU", _without_gpu)
     warnings.warn(
         f"graphattn has no {kernels} ({why}): it runs on 'reference', many times slower; {_HINTS[fused]}",
         RuntimeWarning,
@@ -124,5 +124,9 @@ _loaded: dict[str, ModuleType] = {}  # the defaults at once, so that torch.compi
 _named("reference")
 if native.kernels is not None:
     _named("cpu")
-if torch.cuda.is_available() and importlib.util.find_spec("triton") is not None:
-    _named("gpu")
+_without_gpu = ""
+if torch.cuda.is_available():
+    try:
+        _named("gpu")
+    except ImportError as error:  # no Triton, or one that does not work: said when something is computed there
+        _without_gpu = str(error)

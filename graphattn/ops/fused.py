@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from graphattn.graph import Graph
+from graphattn.graph import Graph, Order
 from graphattn.ops import reference
 from graphattn.ops.dropout import Dropout
 from graphattn.ops.reference import Result, accumulation_dtype
@@ -50,11 +50,12 @@ class Inputs(NamedTuple):
 
 
 class Edges(NamedTuple):
-    """An `Order` as bare tensors."""
+    """An `Order` as bare tensors, with what else a back end keeps for it."""
 
     ptr: Tensor
     edges: Tensor
     others: Tensor
+    pieces: Tensor | None
 
 
 Forward = Callable[[Inputs, Edges, Tensor, Tensor, Tensor | None], None]
@@ -70,9 +71,16 @@ Backward = Callable[
 class Fused:
     """The four operations over kernels, under a name of their own in `torch.ops.graphattn`."""
 
-    def __init__(self, name: str, forward: Forward, backward: Backward, devices: str | None = None) -> None:
-        """The kernels write into contiguous tensors on `devices` (any if None)."""
-        self._name = name
+    def __init__(
+        self,
+        name: str,
+        forward: Forward,
+        backward: Backward,
+        devices: str | None = None,
+        pieces: Callable[[Order], Tensor] | None = None,
+    ) -> None:
+        """The kernels write into contiguous tensors on `devices` (any if None), and get an order's `pieces`."""
+        self._name, self._pieces = name, pieces
         _register(name, forward, backward, devices)
 
     def attend(
@@ -144,20 +152,24 @@ class Fused:
     ) -> Result:
         tensors = (values, left, right, att, edge)
         differentiable = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-        receivers, senders = graph.by_receiver, graph.by_sender if differentiable else None
+        receivers = self._edges(graph.by_receiver)
+        senders = self._edges(graph.by_sender) if differentiable else (None, None, None, None)
         p, seed = (0.0, None) if dropout is None else dropout
         out, _, weights = getattr(torch.ops.graphattn, self._name)(
             score,
             *tensors,
             heads,
-            *(receivers.ptr, receivers.edges, receivers.others),
-            *((None, None, None) if senders is None else (senders.ptr, senders.edges, senders.others)),
+            *receivers,
+            *senders,
             constant,
             p,
             seed,
             return_weights,
         )
         return out, weights.to(out.dtype) if return_weights else None
+
+    def _edges(self, order: Order) -> Edges:
+        return Edges(order.ptr, order.edges, order.others, None if self._pieces is None else self._pieces(order))
 
 
 def _register(name: str, run_forward: Forward, run_backward: Backward, devices: str | None) -> None:
@@ -173,9 +185,11 @@ def _register(name: str, run_forward: Forward, run_backward: Backward, devices: 
         ptr: Tensor,
         edges: Tensor,
         others: Tensor,
+        pieces: Tensor | None,
         sender_ptr: Tensor | None,
         sender_edges: Tensor | None,
         sender_others: Tensor | None,
+        sender_pieces: Tensor | None,
         constant: float,
         p: float,
         seed: Tensor | None,
@@ -187,7 +201,7 @@ def _register(name: str, run_forward: Forward, run_backward: Backward, devices: 
         """
         given = Inputs(score, values, left, right, att, edge, heads, constant, p, seed)
         out, lse, weights = _outputs(values, heads, ptr, edges, return_weights)
-        run_forward(given, Edges(ptr, edges, others), out, lse, weights if return_weights else None)
+        run_forward(given, Edges(ptr, edges, others, pieces), out, lse, weights if return_weights else None)
         return out, lse, weights
 
     @forward.register_fake
@@ -211,9 +225,11 @@ def _register(name: str, run_forward: Forward, run_backward: Backward, devices: 
         ptr: Tensor,
         edges: Tensor,
         others: Tensor,
+        pieces: Tensor | None,
         sender_ptr: Tensor,
         sender_edges: Tensor,
         sender_others: Tensor,
+        sender_pieces: Tensor | None,
         constant: float,
         p: float,
         seed: Tensor | None,
@@ -222,7 +238,8 @@ def _register(name: str, run_forward: Forward, run_backward: Backward, devices: 
         """Gradients of values, left, right, att and edge; empty tensors for those not `wanted`."""
         given = Inputs(score, values, left, right, att, edge, heads, constant, p, seed)
         grads = _gradients_like(values, given.tensors, wanted)
-        receivers, senders = Edges(ptr, edges, others), Edges(sender_ptr, sender_edges, sender_others)
+        receivers = Edges(ptr, edges, others, pieces)
+        senders = Edges(sender_ptr, sender_edges, sender_others, sender_pieces)
         written = [grad if want else None for grad, want in zip(grads, wanted, strict=True)]
         run_backward(given, receivers, senders, out, lse, grad_out, weights, grad_weights, written)
         return grads
@@ -253,7 +270,7 @@ def _register(name: str, run_forward: Forward, run_backward: Backward, devices: 
             seed,
             wanted,
         )
-        return None, *(grad if want else None for grad, want in zip(grads, wanted, strict=True)), *[None] * 11
+        return None, *(grad if want else None for grad, want in zip(grads, wanted, strict=True)), *[None] * 13
 
     forward.register_autograd(gradients, setup_context=_save)
     backward.register_autograd(_second_gradients, setup_context=_save_backward)
@@ -279,7 +296,7 @@ def _gradients_like(
 
 def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> None:
     score, *tensors, heads = inputs[:7]
-    orders, (constant, p, seed, return_weights) = inputs[7:13], inputs[13:]
+    orders, (constant, p, seed, return_weights) = inputs[7:15], inputs[15:]
     out, lse, weights = output
     ctx.mark_non_differentiable(lse)
     ctx.set_materialize_grads(False)
@@ -289,7 +306,7 @@ def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -> Non
 
 def _save_backward(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
     grad_out, grad_weights, _, _, _, score, *tensors, _heads = inputs[:12]
-    orders, (constant, p, seed, wanted) = inputs[12:18], inputs[18:]
+    orders, (constant, p, seed, wanted) = inputs[12:20], inputs[20:]
     ctx.numbers = score, constant, p, wanted
     ctx.save_for_backward(grad_out, grad_weights, *tensors, seed, *orders[:3])
 
@@ -319,7 +336,7 @@ def _second_gradients(ctx: Any, *grads: Tensor | None) -> tuple:
         incoming = [grad for grad, want in zip(grads, wanted, strict=True) if want]
         found = iter(torch.autograd.grad(firsts, by, incoming, allow_unused=True))
     seconds = [None if leaf is None else next(found) for leaf in leaves]
-    return *seconds[:2], *[None] * 4, *seconds[2:], *[None] * 11
+    return *seconds[:2], *[None] * 4, *seconds[2:], *[None] * 13
 
 
 # Of (values, left, right, att, edge, graph, constant, dropout, return_weights)

@@ -33,10 +33,11 @@ class _Nodes:
     """One order of the edges, with its heavy nodes' pieces."""
 
     def __init__(self, edges: Edges) -> None:
-        self.orders = tuple(tensor.contiguous() for tensor in edges)
+        assert edges.pieces is not None
+        self.orders = tuple(tensor.contiguous() for tensor in edges[:3])
         self.ptr = self.orders[0]
         self.number, self.num_edges = edges.ptr.numel() - 1, edges.edges.numel()
-        self.pieces = gpu_launch.pieces(edges.ptr, self.num_edges)
+        self.pieces = edges.pieces
         self.num_pieces = self.pieces.shape[0]
 
     @property
@@ -55,7 +56,7 @@ class _Nodes:
         if self.num_pieces and whole is not None:
             width = parts[0].numel()
             grid = self.num_pieces, triton.cdiv(width, 1024)
-            gpu_kernels.add_pieces[grid](self.ptr, self.pieces, parts, whole, gpu_launch.SPLIT, W=width, BW=1024)
+            gpu_kernels.add_pieces[grid](self.ptr, self.pieces, parts, whole, gpu_launch.SPLIT, W=width, BP=8, BW=1024)
 
 
 def _forward(given: Inputs, receivers: Edges, out: Tensor, lse: Tensor, weights: Tensor | None) -> None:
@@ -78,7 +79,7 @@ def _forward(given: Inputs, receivers: Edges, out: Tensor, lse: Tensor, weights:
         if nodes.num_pieces:
             gpu_kernels.merge[nodes.num_pieces, shape.programs(heads)](
                 *(nodes.ptr, nodes.pieces, out, lse, part_out, part_top, part_sum, gpu_launch.SPLIT),
-                **({"H": heads, "D": width, "BH": shape.heads, "BD": shape.values} | _wide(out)),
+                **({"H": heads, "D": width, "BP": 4, "BH": shape.heads, "BD": shape.values} | _wide(out)),
                 num_warps=shape.warps,
             )
         if weights is not None:
@@ -171,10 +172,10 @@ def _to_receivers(
 ) -> None:
     values, left, right, att, edge = tensors
     heads, width = out.shape[1:]
-    run = 16 if given.score == ADDITIVE_V2 and nodes.number >= 1 << 16 else 1
+    run = triton.cdiv(nodes.number, gpu_launch.SHARES) if grad_att is not None else 1
     programs = nodes.num_pieces + triton.cdiv(nodes.number, run)
     part_right = nodes.parts(out, heads) if given.score == ADDITIVE else nodes.parts(out, heads, width)
-    shares = None if grad_att is None else out.new_zeros((programs, heads, width), dtype=accumulation_dtype(out.dtype))
+    shares = None if grad_att is None else out.new_empty((programs, heads, width), dtype=accumulation_dtype(out.dtype))
     rows = values if given.score == ADDITIVE_V2 else left
     shape = nodes.tile(heads, 1 if given.score == ADDITIVE else width, out.dtype, rows=2)
     if programs:
@@ -195,11 +196,16 @@ def weighted_sum(
     weights: Float[Tensor, "E"], rows: Float[Tensor, "N D"], order: Order, dropout: Dropout | None
 ) -> Float[Tensor, "nodes D"]:
     """out[n] = sum over the edges e of n in `order` of weights[e] * rows[other end of e]; not differentiable."""
-    nodes = _Nodes(Edges(order.ptr, order.edges, order.others))
-    width = rows.shape[1]
-    out = rows.new_empty((nodes.number, width))
-    parts = nodes.parts(rows, width)
     p, seed = (0.0, None) if dropout is None else dropout
+    edges = [order.ptr, order.edges, order.others, gpu_launch.pieces(order)]
+    return torch.ops.graphattn.weighted_sum_gpu(weights, rows, edges, p, seed)
+
+
+@torch.library.custom_op("graphattn::weighted_sum_gpu", mutates_args=())
+def _weighted_sum(weights: Tensor, rows: Tensor, edges: Sequence[Tensor], p: float, seed: Tensor | None) -> Tensor:
+    nodes = _Nodes(Edges(*edges))
+    width = rows.shape[1]
+    out, parts = rows.new_empty((nodes.number, width)), nodes.parts(rows, width)
     if out.numel():
         shape = nodes.tile(1, min(width, 512), rows.dtype, rows=1)
         with _device(rows):
@@ -211,6 +217,11 @@ def weighted_sum(
             )
             nodes.add_pieces(parts, out)
     return out
+
+
+@_weighted_sum.register_fake
+def _(weights, rows, edges, p, seed):  # type: ignore[no-untyped-def]
+    return rows.new_empty((edges[0].shape[0] - 1, rows.shape[1]))
 
 
 def _contiguous(given: Inputs) -> list[Tensor | None]:
@@ -249,5 +260,5 @@ def _device(tensor: Tensor) -> AbstractContextManager:
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
-_fused = Fused("attention_gpu", _forward, _backward)
+_fused = Fused("attention_gpu", _forward, _backward, pieces=gpu_launch.pieces)
 attend, additive, additive_v2, dot_product = _fused.attend, _fused.additive, _fused.additive_v2, _fused.dot_product

@@ -11,6 +11,8 @@ programs 0 to P - 1 take the pieces, the others a node each. Numbers are compute
 
 # Triton reads types from the arguments: annotations here mark what is fixed when a kernel is compiled.
 
+from functools import partial
+
 import triton
 import triton.language as tl
 
@@ -27,13 +29,16 @@ from graphattn.ops.gpu_tiles import (
     work_of,
 )
 
+# No variant for a number of nodes that happens to be 1, or a multiple of 16.
+_compiled_once = partial(triton.jit, do_not_specialize=["num_pieces", "num_nodes", "split", "run"])
+
 GIVEN = tl.constexpr(0)  # as in fused.py
 ADDITIVE = tl.constexpr(1)
 ADDITIVE_V2 = tl.constexpr(2)
 DOT_PRODUCT = tl.constexpr(3)
 
 
-@triton.jit
+@_compiled_once
 def forward(
     values, left, right, att, edge, ptr, edges, others, pieces, seed,
     out, lse, weights, part_out, part_top, part_sum,
@@ -102,10 +107,10 @@ def forward(
         finish(out, lse, row, h, heads & active, cell, cells & active, top, total, acc, H, D)
 
 
-@triton.jit
+@_compiled_once
 def merge(
     ptr, pieces, out, lse, part_out, part_top, part_sum, split,
-    H: tl.constexpr, D: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
+    H: tl.constexpr, D: tl.constexpr, BP: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """out and lse of a node from its pieces; only the first piece's program works."""
     row, first, last = pieces_of(ptr, pieces, split)
@@ -114,19 +119,24 @@ def merge(
     top = tl.full([BH], float("-inf"), WIDE)
     total = tl.zeros([BH], WIDE)
     acc = tl.zeros([BH, BD], WIDE)
-    for piece in range(first, last):
-        its_top = tl.load(part_top + piece * H + h, mask=heads, other=float("-inf"))
-        higher = tl.maximum(top, its_top)
+    for k in range(first, last, BP):
+        piece = k + tl.arange(0, BP)
+        live = piece < last
+        pair = live[:, None] & heads[None, :]
+        its_top = tl.load(part_top + piece[:, None] * H + h[None, :], mask=pair, other=float("-inf"))
+        its_total = tl.load(part_sum + piece[:, None] * H + h[None, :], mask=pair, other=0)
+        its_acc = rows_of(part_out, piece, H * D, cell, live[:, None, None] & cells[None, :, :], WIDE)
+        higher = tl.maximum(top, tl.max(its_top, 0))
         finite = tl.where(higher == float("-inf"), 0.0, higher)
-        before, now = tl.exp(top - finite), tl.exp(its_top - finite)
-        total = total * before + tl.load(part_sum + piece * H + h, mask=heads, other=0) * now
-        its_acc = tl.load(part_out + piece * H * D + cell, mask=cells, other=0)
-        acc = acc * before[:, None] + its_acc * now[:, None]
+        shrink = tl.exp(top - finite)
+        share = tl.exp(its_top - finite[None, :])
+        total = total * shrink + tl.sum(its_total * share, 0)
+        acc = acc * shrink[:, None] + tl.sum(its_acc * share[:, :, None], 0)
         top = higher
     finish(out, lse, row, h, heads & active, cell, cells & active, top, total, acc, H, D)
 
 
-@triton.jit
+@_compiled_once
 def weigh(
     weights, lse, ptr, edges, pieces, seed, num_pieces, split,
     H: tl.constexpr, BE: tl.constexpr, BH: tl.constexpr,
@@ -150,7 +160,7 @@ def weigh(
         tl.store(at, w, mask=pair)
 
 
-@triton.jit
+@_compiled_once
 def row_sums(
     out, grad_out, weights, grad_weights, ptr, edges, sums,
     H: tl.constexpr, D: tl.constexpr, BE: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr, WIDE: tl.constexpr,
@@ -174,7 +184,7 @@ def row_sums(
     tl.store(sums + row * H + h, total, mask=heads)
 
 
-@triton.jit
+@_compiled_once
 def backward_senders(
     values, left, right, att, edge, ptr, edges, others, pieces, seed,
     lse, sums, grad_out, grad_weights,
@@ -272,7 +282,7 @@ def backward_senders(
             put(grad_left, part_left, task, num_pieces, row, active, H * D, cell, cells, acc_left)
 
 
-@triton.jit
+@_compiled_once
 def backward_receivers(
     left, right, att, edge, ptr, edges, others, pieces, logit_grads, grad_right, grad_att, part_right,
     num_nodes, num_pieces, split, run,
@@ -333,19 +343,20 @@ def backward_receivers(
         tl.store(grad_att + program * H * D + cell, acc_att, mask=cells)
 
 
-@triton.jit
-def add_pieces(ptr, pieces, parts, whole, split, W: tl.constexpr, BW: tl.constexpr):
+@_compiled_once
+def add_pieces(ptr, pieces, parts, whole, split, W: tl.constexpr, BP: tl.constexpr, BW: tl.constexpr):
     """The rows [P, W] that the pieces of a node left, added into the node's own of whole [N, W]."""
     row, first, last = pieces_of(ptr, pieces, split)
     at = tl.program_id(1) * BW + tl.arange(0, BW)
-    there = (at < W) & (last > first)
-    acc = tl.load(parts + first * W + at, mask=there, other=0)
-    for piece in range(first + 1, last):
-        acc += tl.load(parts + piece * W + at, mask=there, other=0)
-    tl.store(whole + row * W + at, acc, mask=there)
+    acc = tl.zeros([BW], parts.dtype.element_ty)
+    for k in range(first, last, BP):
+        piece = k + tl.arange(0, BP)
+        there = (piece < last)[:, None] & (at < W)[None, :]
+        acc += tl.sum(tl.load(parts + piece[:, None] * W + at[None, :], mask=there, other=0), 0)
+    tl.store(whole + row * W + at, acc, mask=(at < W) & (last > first))
 
 
-@triton.jit
+@_compiled_once
 def weighted_sum(
     weights, rows, ptr, edges, others, pieces, seed, out, parts, num_pieces, split,
     D: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr,

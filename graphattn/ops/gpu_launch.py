@@ -7,10 +7,13 @@ from typing import NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+
+from graphattn.graph import Order
 
 SPLIT = 1024  # edges: a node with more is cut into pieces of as many
-WHOLE = 16384  # edges: in a graph with no more, no node is cut; that saves the launches that add pieces
+WHOLE = 2048  # edges: in a graph with no more, no node is cut; that saves the launches that add pieces
+SHARES = 8192  # programs: with more receivers than these a program takes several, so that the shares of da are few
+_EDGES = 4  # that come at once even where a node has fewer on average: some have more
 
 
 class Tile(NamedTuple):
@@ -30,36 +33,33 @@ def tile(heads: int, width: int, mean_degree: float, rows: int, dtype: torch.dty
     """A program takes all heads of a node, or as many as 2,048 values hold.
 
     A thread gets 4 values of a row, which is what it loads at once, until 8 warps are full. As many edges come at once
-    as leave it 32 registers for them, `rows` rows each, but not more than a node has on average.
+    as leave it 32 registers for them, `rows` rows each, but not many more than a node has on average.
     """
     values = triton.next_power_of_2(max(width, 1))
     heads = min(triton.next_power_of_2(heads), max(1, 2048 // values))
     warps = min(8, max(1, heads * values // 128))
     registers = 32 * 32 * warps // (rows * (2 if dtype == torch.float64 else 1))
-    edges = min(32, max(1, registers // (heads * values)), triton.next_power_of_2(max(1, int(mean_degree))))
+    edges = min(32, max(1, registers // (heads * values)), triton.next_power_of_2(max(_EDGES, int(mean_degree))))
     return Tile(edges, heads, values, warps)
 
 
-def pieces(ptr: Tensor, num_edges: int) -> Tensor:
-    """[P, 2]: the node, or -1, and the first edge of each piece; made once for a `ptr`.
+def pieces(order: Order) -> Tensor:
+    """[P, 2]: the node, or -1, and the first edge of each piece; made once for an order.
 
     P is what the number of edges allows at most, so nothing has to be asked of the device.
     """
+    if "_pieces" not in order.__dict__:
+        order.__dict__["_pieces"] = _pieces(order.ptr, order.edges.shape[0])
+    return order.__dict__["_pieces"]
+
+
+def _pieces(ptr: Tensor, num_edges: int) -> Tensor:
     if num_edges <= WHOLE:
         return ptr.new_empty((0, 2))
-    if ptr not in _made:
-        _made[ptr] = _pieces(ptr, 2 * num_edges // SPLIT)
-    return _made[ptr]
-
-
-_made: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
-def _pieces(ptr: Tensor, most: int) -> Tensor:
     degree = ptr.diff()
     count = torch.where(degree > SPLIT, (degree + SPLIT - 1) // SPLIT, 0)
     until = count.cumsum(0)
-    piece = torch.arange(most, device=ptr.device)
+    piece = torch.arange(2 * num_edges // SPLIT, device=ptr.device)
     node = torch.searchsorted(until, piece, right=True)
     there = node < degree.numel()
     node = node.clamp(max=degree.numel() - 1)

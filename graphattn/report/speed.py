@@ -59,7 +59,10 @@ class _Case:
 
 
 def section(folder: Path) -> list[str]:
-    """The parts of the section, from the CSV files in `folder`: none if there is none. Draws `folder`/scaling.svg."""
+    """The parts of the section, from the CSV files in `folder`: none if there is none. Draws `folder`/scaling.svg.
+
+    `folder`/notes.md comes last: what falls short of what was aimed at, what was tried, and what bounds it.
+    """
     rows = [row for suite in _SUITES for row in _read(folder / f"{suite}.csv")]
     parts = [_TEXT] if rows else []
     curves = {}
@@ -71,7 +74,8 @@ def section(folder: Path) -> list[str]:
         with matplotlib.rc_context({"svg.hashsalt": "graphattn", "svg.fonttype": "none"}):  # same rows, same file
             pictures.scaling(curves).savefig(folder / "scaling.svg", metadata={"Date": None})
         parts.append(f"![Time of a training step over the number of edges]({folder.name}/scaling.svg)\n")
-    return parts
+    notes = folder / "notes.md"
+    return [*parts, notes.read_text(encoding="utf-8")] if parts and notes.exists() else parts
 
 
 def _of_machine(rows: Sequence[dict[str, str]]) -> Iterator[str]:

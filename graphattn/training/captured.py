@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -18,44 +21,76 @@ def captured(step: Callable[[], Tensor], model: nn.Module, optimizer: torch.opti
     the random state are as before. Random numbers are new at every replay.
 
     Raises:
-        ValueError: parameters that are not on a GPU, or an optimizer that cannot be captured.
+        ValueError: parameters that are not on one GPU, an optimizer other than Adam or AdamW, or a step that waits for
+            the GPU, e.g. to learn how many loops a graph has.
     """
     devices = {parameter.device for parameter in model.parameters()}
     if [device.type for device in devices] != ["cuda"]:
         there = ", ".join(sorted(map(str, devices))) or "no device"
         raise ValueError(f"a step is captured on one GPU, the parameters are on {there}: leave out --cuda-graph")
-    (device,) = devices
-    if not all("capturable" in group for group in optimizer.param_groups):
+    if not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
         raise ValueError(f"{type(optimizer).__name__} cannot be captured: use Adam, or leave out --cuda-graph")
-    for group in optimizer.param_groups:
-        group["capturable"] = True
+    (device,) = devices
 
-    before = [(tensor, tensor.detach().clone()) for tensor in [*model.parameters(), *model.buffers()]]
-    state = {id(tensor): tensor.clone() for tensor in _state(optimizer)}
-    random = torch.cuda.get_rng_state(device)
-    stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP):
-            step()
-    torch.cuda.current_stream(device).wait_stream(stream)
-
-    graph = torch.cuda.CUDAGraph()
-    optimizer.zero_grad(set_to_none=True)
-    with torch.cuda.graph(graph):
-        loss = step()
-    with torch.no_grad():
-        for tensor, was in before:
-            tensor.copy_(was)
-        for tensor in _state(optimizer):  # Adam's begins with zeros
-            tensor.copy_(state[id(tensor)]) if id(tensor) in state else tensor.zero_()
-    torch.cuda.set_rng_state(random, device)
+    with torch.cuda.device(device), _restored(model, optimizer, device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UP):
+                step()
+            with _no_waiting():
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        optimizer.zero_grad(set_to_none=True)
+        gc.collect()  # a gradient's accumulator that still lives in a cycle would belong to another stream
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loss = step()
 
     def replay() -> Tensor:
         graph.replay()
         return loss
 
+    replay.step = step  # type: ignore[attr-defined]  # keeps alive what the recorded kernels read
     return replay
+
+
+@contextmanager
+def _restored(model: nn.Module, optimizer: torch.optim.Optimizer, device: torch.device) -> Iterator[None]:
+    """In place, since what is recorded reads and writes these very tensors. The optimizer stays capturable."""
+    before = [(tensor, tensor.detach().clone()) for tensor in [*model.parameters(), *model.buffers()]]
+    state = {id(tensor): tensor.clone() for tensor in _state(optimizer)}
+    random = torch.cuda.get_rng_state(device)
+    for group in optimizer.param_groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, was in before:
+                tensor.copy_(was)
+            for tensor in _state(optimizer):  # Adam's begins with zeros
+                tensor.copy_(state[id(tensor)]) if id(tensor) in state else tensor.zero_()
+        torch.cuda.set_rng_state(random, device)
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """A recording cannot wait, and fails in a way that leaves the process unfit for another: find out beforehand."""
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls the mode a prototype
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        except RuntimeError as error:
+            if "synchroniz" not in str(error):
+                raise
+            raise ValueError(
+                "the training step waits for the GPU, which a CUDA graph cannot: leave out --cuda-graph"
+            ) from error
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
 
 
 def _state(optimizer: torch.optim.Optimizer) -> list[Tensor]:

@@ -75,7 +75,7 @@ class Known(Case):
     name: str = "known"
     mebibytes: int = 64
 
-    def contestants(self) -> tuple[str, ...]:
+    def contestants(self, device: str) -> tuple[str, ...]:
         return ("only",)
 
     def obstacle(self, contestant: str, device: str) -> None:

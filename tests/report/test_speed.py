@@ -56,6 +56,13 @@ def test_a_layer(tmp_path: Path) -> None:
     assert "torch 2.13.0 with 2 threads, torch-geometric 2.8.1; copies 20 GB/s; abc1234 2026-01-02." in lines(tmp_path)
 
 
+def test_notes_come_last(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("What falls short.\n", encoding="utf-8")
+    assert speed.section(tmp_path) == [], "of no measurement"
+    test_a_layer(tmp_path)
+    assert speed.section(tmp_path)[-1] == "What falls short.\n"
+
+
 def test_a_peer_that_was_skipped(tmp_path: Path) -> None:
     there = rows("layers", "gat-ppi", {("graphattn", FORWARD): 4, ("graphattn", STEP): 10}, op="gat", N=5, E=9)
     skipped = {key: value for key, value in there[0].items() if key != "p50_ms"} | {"contestant": "pyg"}
