@@ -172,7 +172,7 @@ def _to_receivers(
 ) -> None:
     values, left, right, att, edge = tensors
     heads, width = out.shape[1:]
-    run = triton.cdiv(nodes.number, gpu_launch.SHARES) if grad_att is not None else 1
+    run = max(1, triton.cdiv(nodes.number, gpu_launch.SHARES)) if grad_att is not None else 1
     programs = nodes.num_pieces + triton.cdiv(nodes.number, run)
     part_right = nodes.parts(out, heads) if given.score == ADDITIVE else nodes.parts(out, heads, width)
     shares = None if grad_att is None else out.new_empty((programs, heads, width), dtype=accumulation_dtype(out.dtype))
