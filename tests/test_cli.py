@@ -458,7 +458,7 @@ def test_bench_records(one_case: OpCase, here: Path) -> None:
 
 
 def test_bench_ends_with_an_error_if_a_contestant_failed(one_case: OpCase, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(OpCase, "contestants", lambda self: ("reference", "nonesuch"))
+    monkeypatch.setattr(OpCase, "contestants", lambda self, device: ("reference", "nonesuch"))
     result = invoke("bench", "ops", "--repeats", "5")
     assert result.exit_code == 1
     assert "nonesuch failed: ValueError" in words(result.stdout)

@@ -29,7 +29,7 @@ def test_parameters_that_are_not_on_a_gpu_are_refused() -> None:
 def test_fit_refuses_too(tmp_path: Path) -> None:
     loaded = data.load("digits")
     model = MODELS["mlp"](loaded.num_features, loaded.num_classes, hidden=4)
-    fabric, optimizer = Fabric("cpu", devices=1), torch.optim.Adam(model.parameters())
+    fabric, optimizer = Fabric(accelerator="cpu", devices=1), torch.optim.Adam(model.parameters())
     with pytest.raises(ValueError, match="leave out --cuda-graph"):
         fit(
             model,
@@ -69,7 +69,7 @@ def test_a_captured_step_trains_as_one_that_is_not(name: str, dropouts: list[str
                 NodeClassification(loaded),
                 optimizer,
                 rule("none", 0, 6),
-                fabric=Fabric("cuda", devices=1),
+                fabric=Fabric(accelerator="cuda", devices=1),
                 epochs=6,
                 folder=folder,
                 cuda_graph=cuda_graph,
