@@ -1,7 +1,8 @@
 """Which back end runs: the one asked for by name, or the best for the device.
 
 cpu         fused C++ kernels; the default on the CPU
-reference   plain PyTorch: the definition; the default elsewhere, and where the kernels could not be compiled
+gpu         fused Triton kernels; the default on a GPU
+reference   plain PyTorch: the definition; the default elsewhere, and where there are no kernels
 dense       complete graphs only: matrix products, SDPA
 scatter     torch-scatter (extra)
 """
