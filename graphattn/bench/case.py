@@ -86,8 +86,12 @@ class Case(ABC):
 
     baseline: ClassVar[str]  # the contestant that the others must agree with and are compared to
     directions: ClassVar[tuple[str, ...]] = ("forward", "training step")
-    tolerance: float = 1e-3  # of a tensor's root mean square, within which contestants must agree
     name: str
+
+    @property
+    def tolerance(self) -> float:
+        """Of a tensor's root mean square, within which contestants must agree."""
+        return 1e-3
 
     @abstractmethod
     def contestants(self, device: str) -> tuple[str, ...]:

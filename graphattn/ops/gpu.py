@@ -103,7 +103,7 @@ def _backward(
 ) -> None:
     grad_values, grad_left, grad_right, grad_att, grad_edge = grads
     by_receiver, by_sender = _Nodes(receivers), _Nodes(senders)
-    heads = out.shape[1]
+    heads, width = out.shape[1:]
     wide = accumulation_dtype(out.dtype)
     sums = out.new_empty(out.shape[:2], dtype=wide)
     logit_grads = None
@@ -114,10 +114,10 @@ def _backward(
     tensors = _contiguous(given)
     with _device(out):
         if by_receiver.number:
-            shape = by_receiver.tile(heads, out.shape[2], out.dtype, rows=1)
+            shape = by_receiver.tile(heads, width, out.dtype, rows=1)
             gpu_kernels.row_sums[by_receiver.number, shape.programs(heads)](
                 *(out.contiguous(), grad_out, weights, grad_weights, by_receiver.ptr, by_receiver.orders[1], sums),
-                **(_sizes(out, shape) | _wide(out)),
+                **(_sizes(heads, width, shape) | _wide(out)),
             )
         if by_sender.number:
             _to_senders(
@@ -182,7 +182,7 @@ def _to_receivers(
         gpu_kernels.backward_receivers[programs, shape.programs(heads)](
             *(rows, right, att, edge, *nodes.orders, nodes.pieces, logit_grads, grad_right, shares, part_right),
             *(nodes.number, nodes.num_pieces, gpu_launch.SPLIT, run),
-            **(_sizes(out, shape) | _wide(out)),
+            **(_sizes(heads, width, shape) | _wide(out)),
             LEFT_HEADS=1 if rows is None else rows.shape[1],
             SCORE=given.score,
             CONSTANT=given.constant,
@@ -238,13 +238,12 @@ def _each_head(grad: Tensor | None, heads: int) -> Tensor | None:
 def _constants(given: Inputs, like: Tensor, shape: Tile) -> dict[str, Any]:
     """What kernels are compiled for. Numbers too, since Triton passes those that are not in float32."""
     about = {"VALUE_HEADS": given.values.shape[1], "SCORE": given.score, "CONSTANT": given.constant}
-    sizes = {"H": given.heads, "D": like.shape[2]}
-    return about | _sizes(like, shape) | sizes | _dropped(given.p) | _wide(like)
+    return about | _sizes(given.heads, like.shape[2], shape) | _dropped(given.p) | _wide(like)
 
 
-def _sizes(like: Tensor, shape: Tile) -> dict[str, int]:
+def _sizes(heads: int, width: int, shape: Tile) -> dict[str, int]:
     blocks = {"BE": shape.edges, "BH": shape.heads, "BD": shape.values, "num_warps": shape.warps}
-    return {"H": like.shape[1], "D": like.shape[2], **blocks}
+    return {"H": heads, "D": width, **blocks}
 
 
 def _dropped(p: float) -> dict[str, Any]:

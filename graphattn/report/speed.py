@@ -44,7 +44,8 @@ class _Case:
         self.name, self.op, self.graph = first["case"], first["op"], first["graph"]
         self.num_nodes, self.num_edges = int(first["N"] or 0), int(first["E"] or 0)
         names = list(dict.fromkeys(name for name, _ in self.rows))
-        self.ours = next((name for name in ("graphattn", "gpu", "cpu") if name in names), "reference")
+        timed = {name for (name, _), row in self.rows.items() if row["p50_ms"]}
+        self.ours = next((name for name in ("graphattn", "gpu", "cpu") if name in timed), "reference")
         self.peers = [name for name in names if not name.startswith(self.ours)]
 
     def number(self, contestant: str, direction: str, column: str = "p50_ms") -> float | None:

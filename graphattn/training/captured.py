@@ -47,12 +47,18 @@ def captured(step: Callable[[], Tensor], model: nn.Module, optimizer: torch.opti
         with torch.cuda.graph(graph):
             loss = step()
 
-    def replay() -> Tensor:
-        graph.replay()
-        return loss
+    return _Replay(graph, loss, step)
 
-    replay.step = step  # type: ignore[attr-defined]  # keeps alive what the recorded kernels read
-    return replay
+
+class _Replay:
+    """Holds the step, and so what the recorded kernels read."""
+
+    def __init__(self, graph: torch.cuda.CUDAGraph, loss: Tensor, step: Callable[[], Tensor]) -> None:
+        self._graph, self._loss, self._step = graph, loss, step
+
+    def __call__(self) -> Tensor:
+        self._graph.replay()
+        return self._loss
 
 
 @contextmanager

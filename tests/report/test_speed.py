@@ -97,6 +97,13 @@ def scaling(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_back_end_that_did_not_run_is_not_ours(tmp_path: Path) -> None:
+    made = rows("ops", "attend", {("reference", FORWARD): 9, ("cpu", FORWARD): 3}, op="attend", N=5, E=9)
+    failed = {**made[0], "contestant": "gpu", "p50_ms": "", "status": "failed: no GPU"}
+    record([*made, failed], tmp_path / "ops.csv")
+    assert cells(tmp_path, "attend")[1:3] == ["cpu", "3.00"]
+
+
 def test_scaling(scaling: Path) -> None:
     found = [line for line in lines(scaling) if line.startswith("| uniform |")]
     assert found == [
