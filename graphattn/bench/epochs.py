@@ -46,7 +46,7 @@ class EpochCase(Case):
 
     def obstacle(self, contestant: str, device: str) -> str | None:
         try:
-            data.load(self.data_set, folder=self.data_folder)
+            data.load_nodes(self.data_set, folder=self.data_folder)
         except (OSError, ValueError) as error:
             return str(error)
         return None
@@ -56,7 +56,7 @@ class EpochCase(Case):
 
     def build(self, contestant: str, device: str) -> Entry:
         sparse = self.bag_of_words and contestant in ("graphattn", "graphattn captured")
-        return _Epoch(data.load(self.data_set, dense=not sparse, folder=self.data_folder).to(device), contestant)
+        return _Epoch(data.load_nodes(self.data_set, dense=not sparse, folder=self.data_folder).to(device), contestant)
 
 
 class _Epoch(Entry):
@@ -118,7 +118,7 @@ class _Epoch(Entry):
     def _step(self) -> Tensor:
         self._model.train()
         self._optimizer.zero_grad()
-        loss = self.graph.loss(self._model)
+        loss = self.graph.loss(self._model, self.graph.data)
         loss.backward()
         self._optimizer.step()
         return loss.detach()
@@ -127,5 +127,5 @@ class _Epoch(Entry):
         """The logits and the gradients of the training loss, without dropout: its masks differ between contestants."""
         self._model.eval()
         self._optimizer.zero_grad()
-        self.graph.loss(self._model).backward()
+        self.graph.loss(self._model, self.graph.data).backward()
         return {"output": super().output().detach()} | self.gradients()

@@ -2,6 +2,6 @@
 
 from graphattn.report.page import write_page
 from graphattn.report.results import write_results
-from graphattn.report.tables import comparison, data_sets, mean_and_spread, overview
+from graphattn.report.tables import comparison, data_sets, overview, so_far
 
-__all__ = ["comparison", "data_sets", "mean_and_spread", "overview", "write_page", "write_results"]
+__all__ = ["comparison", "data_sets", "overview", "so_far", "write_page", "write_results"]

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from graphattn.data import NodeData
 from graphattn.experiment import Experiment
 from graphattn.report import pictures
-from graphattn.report.tables import measured, published
+from graphattn.report.tables import SCORES, measured, published, score
 from graphattn.training import Job, prepared
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -59,12 +60,12 @@ def _result(definition: Experiment, runs: Path) -> dict[str, Any]:
 def _attention(
     definition: Experiment, result: dict[str, Any], runs: Path, data_folder: Path | None
 ) -> dict[str, Figure]:
-    """The two attention pictures of the first seed's best checkpoint, for models that can be inspected."""
+    """The two attention pictures of the first seed's best checkpoint, for models on one graph that can be inspected."""
     seed = result["seeds"][0]["seed"]
     folder = runs / definition.name / definition.key()
     model, data, _ = prepared(Job(definition, seed, folder, data_folder, device="cpu"))
     inspect: Any = getattr(model, "inspect", None)
-    if inspect is None:
+    if inspect is None or not isinstance(data, NodeData):
         return {}
     best = torch.load(folder / f"seed-{seed}" / "best.pt", map_location="cpu", weights_only=True)
     model.load_state_dict(best["model"])
@@ -91,15 +92,15 @@ def _image(name: str, figure: Figure, out: Path) -> str:
 
 def _html(definitions: Sequence[Experiment], results: dict[str, dict[str, Any]], images: list[str]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(d.name)}</td><td>{escape(d.title)}</td><td>{measured(results[d.name])}</td>"
-        f"<td>{published(d.paper)}</td><td>{len(results[d.name]['seeds'])}</td></tr>"
-        for d in definitions
+        f"<tr><td>{escape(d.name)}</td><td>{escape(d.title)}</td><td>{measured(result)} {SCORES[score(result)]}</td>"
+        f"<td>{published(d.paper)}</td><td>{len(result['seeds'])}</td></tr>"
+        for d, result in ((d, results[d.name]) for d in definitions)
     )
     first = next(iter(results.values()))
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>graphattn report</title><style>{_STYLE}</style>'
-        f"<h1>graphattn report</h1><table><tr><th>experiment</th><th>what</th><th>test accuracy, %</th>"
+        f"<h1>graphattn report</h1><table><tr><th>experiment</th><th>what</th><th>test, %</th>"
         f"<th>paper, %</th><th>seeds</th></tr>{rows}</table>{''.join(images)}"
         f"<footer>{escape(versions)}; {escape(first['machine'])}; {escape(first['date'])}</footer></html>\n"
     )

@@ -11,24 +11,28 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from graphattn.data import NodeData
+from graphattn.report.tables import SCORES
 
 COLOURS = [f"C{i}" for i in range(10)]  # matplotlib's own cycle, for classes and experiments
 _MOST_NEIGHBOURS = 16  # more do not stay readable in one picture
 
 
 def learning_curves(results: dict[str, dict[str, Any]]) -> Figure:
-    """Loss and validation accuracy over the epochs of each experiment's first seed."""
+    """Loss and validation score (accuracy or F1) over the epochs of each experiment's first seed."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    losses, accuracies = figure.subplots(1, 2)
+    losses, scores = figure.subplots(1, 2)
+    measures: list[str] = []
     for (name, result), colour in zip(results.items(), COLOURS * 5, strict=False):
         curve = result["curve"]
+        measure = next(name for name in curve[0] if name.startswith("val_") and name != "val_loss")
+        measures.append(SCORES[measure.removeprefix("val_")])
         epochs = [row["epoch"] for row in curve]
         losses.plot(epochs, [row["train_loss"] for row in curve], color=colour, alpha=0.45, lw=1)
         losses.plot(epochs, [row["val_loss"] for row in curve], color=colour, label=name)
-        accuracies.plot(epochs, [row["val_accuracy"] for row in curve], color=colour, label=name)
+        scores.plot(epochs, [row[measure] for row in curve], color=colour, label=name)
     losses.set(xlabel="epoch", ylabel="cross-entropy", title="validation loss (pale: training)")
-    accuracies.set(xlabel="epoch", ylabel="%", title="validation accuracy")
-    accuracies.legend(fontsize=8, loc="lower right")
+    scores.set(xlabel="epoch", ylabel="%", title=f"validation {' and '.join(dict.fromkeys(measures))}")
+    scores.legend(fontsize=8, loc="lower right")
     return figure
 
 

@@ -10,11 +10,11 @@ from typing import Any
 from graphattn import experiment
 from graphattn.experiment import Experiment
 from graphattn.report import speed
-from graphattn.report.tables import measured, published
+from graphattn.report.tables import SCORES, measured, published, score
 
 _HEAD = """# Results
 
-Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy in
+Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy or F1 in
 percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on validation data.
 "Not run here" is a definition that is ready to run and has no recorded result yet.
 """
@@ -50,9 +50,10 @@ def _entry(folder: Path, name: str) -> tuple[Experiment, dict[str, Any] | None]:
 
 
 def _table(data_set: str, entries: list[tuple[Experiment, dict[str, Any] | None]]) -> str:
+    scores = {SCORES[score(result)] for _, result in entries if result} or {"score"}
     lines = [
         f"## {data_set}\n",
-        "| experiment | test accuracy | paper | difference | seeds | epochs | commit, date |",
+        f"| experiment | test {' or '.join(sorted(scores))} | paper | difference | seeds | epochs | commit, date |",
         "|---|---|---|---|---|---|---|",
     ]
     notes = []
@@ -75,7 +76,8 @@ def _table(data_set: str, entries: list[tuple[Experiment, dict[str, Any] | None]
 
 def _row(definition: Experiment, result: dict[str, Any], paper: str) -> str:
     spread = result["result"]
-    difference = f"{spread['test_accuracy']['mean'] - definition.paper.mean:+.1f}" if definition.paper else ""
+    mean = spread[f"test_{score(result)}"]["mean"]
+    difference = f"{mean - definition.paper.mean:+.1f}" if definition.paper else ""
     return (
         f"| {definition.name} | {measured(result)} | {paper} | {difference} | {len(result['seeds'])} "
         f"| {spread['epochs']['mean']:.0f} "

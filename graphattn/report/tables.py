@@ -11,9 +11,11 @@ from rich.table import Column, Table
 from graphattn.data import Manifest
 from graphattn.experiment import Experiment, Paper, recorded
 
+SCORES = {"accuracy": "accuracy", "f1": "micro-F1"}  # measures by name, and what people call them
+
 
 def overview(definitions: Iterable[Experiment]) -> Table:
-    """Every experiment with the published test accuracy and the recorded one."""
+    """Every experiment with the published test score (accuracy or F1) and the recorded one."""
     table = Table(Column("experiment", no_wrap=True), "what", "paper, %", "recorded, %", "seeds")
     for definition in definitions:
         result = recorded(definition.name)
@@ -23,7 +25,7 @@ def overview(definitions: Iterable[Experiment]) -> Table:
 
 
 def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
-    """Test accuracy of each experiment beside the paper's, validation accuracy, epochs and seconds a seed (means)."""
+    """Test score of each experiment beside the paper's, validation score, epochs and seconds a seed (means)."""
     table = Table(Column("experiment", no_wrap=True), "test, %", "paper, %", "val., %", "seeds", "epochs", "s/seed")
     for definition, result in results:
         spread = result["result"]
@@ -32,7 +34,7 @@ def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
             definition.name,
             measured(result),
             published(definition.paper),
-            f"{spread['val_accuracy']['mean']:.1f}",
+            f"{spread[f'val_{score(result)}']['mean']:.1f}",
             f"{len(result['seeds'])}{failed}",
             f"{spread['epochs']['mean']:.0f}",
             f"{spread['seconds']['mean']:.1f}",
@@ -52,9 +54,22 @@ def data_sets(manifests: Iterable[Manifest]) -> Table:
     return table
 
 
+def score(result: dict[str, Any]) -> str:
+    """Which of SCORES a result is measured by."""
+    return _score(result["seeds"][0])
+
+
 def measured(result: dict[str, Any]) -> str:
-    """Mean and unbiased standard deviation of the test accuracy over the seeds."""
-    return mean_and_spread([row["test_accuracy"] for row in result["seeds"]])
+    """Mean and unbiased standard deviation of the test score over the seeds."""
+    return mean_and_spread([row[f"test_{score(result)}"] for row in result["seeds"]])
+
+
+def so_far(seeds: Sequence[dict[str, Any]]) -> str:
+    """What a run's finished seeds have reached."""
+    if not seeds:
+        return ""
+    found = _score(seeds[0])
+    return f"test {SCORES[found]} {mean_and_spread([row[f'test_{found}'] for row in seeds])}"
 
 
 def published(paper: Paper | None) -> str:
@@ -66,3 +81,7 @@ def published(paper: Paper | None) -> str:
 def mean_and_spread(values: Sequence[float]) -> str:
     mean = f"{statistics.fmean(values):.1f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
+
+
+def _score(measures: Iterable[str]) -> str:
+    return next(name.removeprefix("test_") for name in measures if name.startswith("test_"))

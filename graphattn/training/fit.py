@@ -56,11 +56,11 @@ def fit(
     Every `checkpoint_every` seconds all that the run needs is written to `folder`/last.pt (whole, then renamed); a
     call that finds this file goes on from there and, on the CPU, ends with the numbers of a run never stopped. A
     model without parameters (`optimizer` None) is only measured. With `cuda_graph` the step is recorded once and
-    replayed, which needs a GPU and a task whose batches have one shape.
+    replayed, which needs a GPU and a task with one batch.
 
     Raises:
         Diverged: the loss is not finite; says the epoch, the last checkpoint and what to try.
-        ValueError: no epochs for a model with parameters, or a step that cannot be recorded.
+        ValueError: no epochs for a model with parameters, or steps that cannot be recorded.
     """
     if optimizer is None:
         model = fabric.setup_module(model)
@@ -71,18 +71,18 @@ def fit(
     model, optimizer = fabric.setup(model, optimizer)
     progress = _Progress(folder / "last.pt", model, optimizer, rule)
     progress.resume(fabric.device)
-    step = partial(_step, fabric, model, task, optimizer)
+    epoch = partial(_epoch, partial(_step, fabric, model, task, optimizer), task)
     if cuda_graph:
-        step = captured(step, model, optimizer)  # type: ignore[assignment]
+        epoch = captured(partial(_step, fabric, model, task, optimizer, _only(task)), model, optimizer)  # type: ignore[assignment]
     saved = time.monotonic()
     while progress.epoch < epochs and not progress.stopped:
         started = time.perf_counter()
-        row = {"epoch": progress.epoch, "train_loss": float(step())}
+        row = {"epoch": progress.epoch, "train_loss": float(epoch())}
         if not math.isfinite(row["train_loss"]):
             raise Diverged(_advice(row, folder, optimizer))
         model.eval()
         row |= task.measures(model)
-        verdict = rule.update(row["val_loss"], row["val_accuracy"])
+        verdict = rule.update(row["val_loss"], row[f"val_{task.score}"])
         progress.add(row, verdict.keep, verdict.stop, time.perf_counter() - started)
         on_epoch(row)
         if time.monotonic() - saved >= checkpoint_every:
@@ -105,10 +105,22 @@ def write_whole(content: Any, path: Path) -> None:
     part.replace(path)
 
 
-def _step(fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer) -> Tensor:
+def _epoch(step: Callable[[Any], Tensor], task: Task) -> Tensor:
+    """The mean loss of the epoch's steps."""
+    return torch.stack([step(batch) for batch in task.batches()]).mean()
+
+
+def _only(task: Task) -> Any:
+    batches = list(task.batches())
+    if len(batches) != 1:
+        raise ValueError(f"a step on one batch is captured, an epoch has {len(batches)}: leave out --cuda-graph")
+    return batches[0]
+
+
+def _step(fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
     model.train()
     optimizer.zero_grad()
-    loss = task.loss(model)
+    loss = task.loss(model, batch)
     fabric.backward(loss)
     optimizer.step()
     return loss.detach()

@@ -12,9 +12,9 @@ class Verdict(NamedTuple):
 
 
 class Rule(Protocol):
-    """Sees each epoch's validation loss and accuracy, in order. Its attributes are its whole state."""
+    """Sees each epoch's validation loss and score, in order. Its attributes are its whole state."""
 
-    def update(self, loss: float, accuracy: float) -> Verdict: ...
+    def update(self, loss: float, score: float) -> Verdict: ...
 
 
 @dataclass
@@ -25,12 +25,12 @@ class Gat:
 
     patience: int
     best_loss: float = float("inf")
-    best_accuracy: float = 0.0
+    best_score: float = 0.0
     waited: int = 0
 
-    def update(self, loss: float, accuracy: float) -> Verdict:
-        lower, higher = loss <= self.best_loss, accuracy >= self.best_accuracy
-        self.best_loss, self.best_accuracy = min(self.best_loss, loss), max(self.best_accuracy, accuracy)
+    def update(self, loss: float, score: float) -> Verdict:
+        lower, higher = loss <= self.best_loss, score >= self.best_score
+        self.best_loss, self.best_score = min(self.best_loss, loss), max(self.best_score, score)
         self.waited = 0 if lower or higher else self.waited + 1
         return Verdict(keep=lower and higher, stop=self.waited >= self.patience)
 
@@ -47,7 +47,7 @@ class Window:
     best_loss: float = float("inf")
     losses: list[float] = field(default_factory=list)
 
-    def update(self, loss: float, accuracy: float) -> Verdict:
+    def update(self, loss: float, score: float) -> Verdict:
         recent = self.losses[-self.patience :]
         self.losses.append(loss)
         keep = loss < self.best_loss
@@ -62,7 +62,7 @@ class Never:
 
     best_loss: float = float("inf")
 
-    def update(self, loss: float, accuracy: float) -> Verdict:
+    def update(self, loss: float, score: float) -> Verdict:
         keep = loss < self.best_loss
         self.best_loss = min(self.best_loss, loss)
         return Verdict(keep, stop=False)

@@ -1,8 +1,9 @@
-"""What a model is asked to do: a training loss and measures, on one data set. The loop in `fit` knows no more."""
+"""What a model is asked to do: batches, a training loss and measures, on one data set. `fit` knows no more."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,15 @@ from graphattn.data import NodeData
 
 
 class Task(Protocol):
-    """`measures` are floats; those named val_loss and val_accuracy steer the stopping rule."""
+    """An epoch takes a step on each of `batches`. `measures` are floats; those named val_loss and, with `score` put in,
+    val_<score> steer the stopping rule.
+    """
 
-    def loss(self, model: nn.Module) -> Tensor: ...
+    score: ClassVar[str]
+
+    def batches(self) -> Iterable[Any]: ...
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor: ...
 
     def measures(self, model: nn.Module) -> dict[str, float]: ...
 
@@ -23,13 +30,18 @@ class Task(Protocol):
 class NodeClassification:
     """Transductive: every node is seen, the training nodes' labels too. Accuracies are in percent."""
 
+    score: ClassVar[str] = "accuracy"
+
     def __init__(self, data: NodeData) -> None:
         self.data = data
 
-    def loss(self, model: nn.Module) -> Tensor:
+    def batches(self) -> tuple[NodeData]:
+        """The whole graph."""
+        return (self.data,)
+
+    def loss(self, model: nn.Module, batch: NodeData) -> Tensor:
         """Cross-entropy on the training nodes."""
-        train = self.data.train
-        return F.cross_entropy(self._logits(model)[train], self.data.y[train])
+        return F.cross_entropy(self._logits(model)[batch.train], batch.y[batch.train])
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:

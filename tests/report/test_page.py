@@ -217,7 +217,10 @@ def test_page(ran: Ran, tmp_path: Path) -> None:
     gat, mlp = (row for row in found.cells if row)
     result = recorded(definitions[0])
     assert gat[:2] == ["small/gat", "<b>GAT</b> & more"] and gat[3:] == ["83.0 ± 0.7", "2"]
-    assert gat[2] == f"{result['result']['test_accuracy']['mean']:.1f} ± {result['result']['test_accuracy']['std']:.1f}"
+    assert (
+        gat[2]
+        == f"{result['result']['test_accuracy']['mean']:.1f} ± {result['result']['test_accuracy']['std']:.1f} accuracy"
+    )
     assert mlp[:2] == ["small/mlp", "Small"]
     assert all(part in page for part in (torch.__version__, result["date"]))
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from graphattn import experiment, report
 from graphattn.data import manifest
 from graphattn.experiment import Experiment, Paper
-from graphattn.report.tables import published
+from graphattn.report.tables import mean_and_spread, published, score
 from graphattn.training import Finished, summary
 
 
@@ -40,7 +40,15 @@ def result(definition: Experiment, folder: Path, *accuracies: float, failed: int
     [([81.26], "81.3"), ([80.0, 82.0], "81.0 ± 1.4"), ([83.0] * 3, "83.0 ± 0.0"), ([1.0, 2.0, 6.0], "3.0 ± 2.6")],
 )
 def test_mean_and_unbiased_spread(values: list[float], text: str) -> None:
-    assert report.mean_and_spread(values) == text
+    assert mean_and_spread(values) == text
+
+
+def test_what_a_run_has_reached() -> None:
+    assert report.so_far([]) == ""
+    assert report.so_far([{"seed": 0, "val_f1": 1.0, "test_f1": 50.0}]) == "test micro-F1 50.0"
+    seeds = [{"test_accuracy": 80.0}, {"test_accuracy": 82.0}]
+    assert report.so_far(seeds) == "test accuracy 81.0 ± 1.4"
+    assert score({"seeds": seeds}) == "accuracy"
 
 
 @pytest.mark.parametrize(

@@ -53,9 +53,9 @@ class Broken(NodeClassification):
         super().__init__(data)
         self.at, self.value, self.epoch = at, value, -1
 
-    def loss(self, model: nn.Module) -> Tensor:
+    def loss(self, model: nn.Module, batch: NodeData) -> Tensor:
         self.epoch += 1
-        return super().loss(model) * (self.value if self.epoch == self.at else 1.0)
+        return super().loss(model, batch) * (self.value if self.epoch == self.at else 1.0)
 
     def measures(self, model: nn.Module) -> dict[str, float]:
         return super().measures(model) | ({} if self.at is not None else {"val_loss": self.value})
@@ -168,9 +168,9 @@ def test_training_has_dropout_and_measuring_has_not(tmp_path: Path) -> None:
     modes = []
 
     class Watching(NodeClassification):
-        def loss(self, model: nn.Module) -> Tensor:
+        def loss(self, model: nn.Module, batch: NodeData) -> Tensor:
             modes.append(model.training)
-            return super().loss(model)
+            return super().loss(model, batch)
 
         def measures(self, model: nn.Module) -> dict[str, float]:
             modes.append(model.training)

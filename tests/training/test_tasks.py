@@ -56,7 +56,7 @@ def logits(*right: float, data: NodeData) -> Tensor:
 
 def test_loss_is_the_mean_over_the_training_nodes(data: NodeData) -> None:
     model = Given(logits(0.5, 0.25, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, data=data))
-    loss = NodeClassification(data).loss(model)
+    loss = NodeClassification(data).loss(model, data)
     assert loss.item() == pytest.approx((math.log(2) + math.log(4)) / 2)
     loss.backward()
     assert model.logits.grad.any(1).nonzero().flatten().tolist() == [0, 1], "no other label is learnt from"
