@@ -170,11 +170,7 @@ def data_check(
             wrong += 1
             console.print(f"{name}: {error}", style="red", markup=False, highlight=False)
         else:
-            console.print(
-                f"{name}: {loaded.num_nodes} nodes, {loaded.edge_index.shape[1]} edges, {loaded.num_features} "
-                f"features, {loaded.num_classes} classes; {loaded.train.numel()} train, {loaded.val.numel()} validate, "
-                f"{loaded.test.numel()} are tested"
-            )
+            console.print(f"{name}: {loaded.summary()}")
     if wrong:
         raise typer.Exit(1)
 
@@ -229,8 +225,7 @@ def _run(
             finished.append(done)
             if done.error:
                 progress.console.print(f"seed {done.seed} failed: {done.error}", style="red", markup=False)
-            accuracies = [f.result["test_accuracy"] for f in finished if f.result]
-            note = f"test accuracy {report.mean_and_spread(accuracies)}" if accuracies else ""
+            note = report.so_far([f.result for f in finished if f.result])
             progress.update(bar, advance=1, note=note)
     result = summary(definition, finished, folder, device)
     experiment.save(result, folder / "result.json")

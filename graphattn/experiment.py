@@ -29,6 +29,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_LATER = ("batch", "neighbors")  # entries that definitions got after results were recorded; None is their default
+
 FOLDER = Path("experiments")  # of the working directory: a checkout's own, else made by the first recorded run
 _PACKAGE = Path(__file__).resolve().parent
 _SHIPPED = (_PACKAGE / "_packed" / "experiments", _PACKAGE.parent / "experiments")  # an installed wheel, a checkout
@@ -52,7 +54,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Train:
-    """Adam on full batches, and when it ends.
+    """Adam, and when it ends.
+
+    batch is so many graphs a step, on sets of graphs; one graph is trained on as a whole. With `neighbors`, so many of
+    them drawn hop by hop (-1: all), batch counts the nodes whose neighbours are drawn.
 
     weight_decay is the L2 penalty added to the gradient (Adam's), on `decay`: all parameters, the weights without
     biases, or the parameters of the first layer. `stop` is a rule of `training.stopping`.
@@ -65,8 +70,12 @@ class Train:
     stop: Literal["none", "gat", "window", "second-half"] = "none"
     patience: int = 100
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    batch: int | None = None
+    neighbors: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch is {self.batch}, needed at least 1")
         for name, least in (("lr", 0.0), ("weight_decay", 0.0), ("epochs", 0), ("patience", 1)):
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:
@@ -104,8 +113,13 @@ class Experiment:
 
     def key(self) -> str:
         """Eight hex digits that change with anything that changes a seed's numbers."""
-        parts = json.dumps([asdict(self.data), asdict(self.model), asdict(self.train)], sort_keys=True)
+        parts = json.dumps([_lasting(part) for part in (self.data, self.model, self.train)], sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:8]
+
+
+def _lasting(part: Data | Model | Train) -> dict[str, Any]:
+    """All entries, less later ones that are not used: a new entry changes no key of a definition without it."""
+    return {name: value for name, value in asdict(part).items() if name not in _LATER or value is not None}
 
 
 def names() -> list[str]:

@@ -1,8 +1,9 @@
-"""Node layers: drop-ins for PyG's attention layers, and sparse input features."""
+"""Node layers: drop-ins for PyG's attention layers, two baselines, and sparse input features."""
 
 from graphattn.conv.constant import ConstantConv
 from graphattn.conv.gat import GATConv
 from graphattn.conv.gatv2 import GATv2Conv
+from graphattn.conv.sage import SAGEConv
 from graphattn.conv.sparse_linear import SparseFeatures, sparse_linear
 from graphattn.conv.swap import GAT, swap
 from graphattn.conv.transformer import TransformerConv
@@ -12,6 +13,7 @@ __all__ = [
     "ConstantConv",
     "GATConv",
     "GATv2Conv",
+    "SAGEConv",
     "SparseFeatures",
     "TransformerConv",
     "sparse_linear",

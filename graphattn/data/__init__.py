@@ -1,6 +1,20 @@
 """Data sets: manifests that pin files, readers for their formats, and graphs ready to train on."""
 
-from graphattn.data.graphs import NodeData, load
+from graphattn.data.graph_sets import GraphSet, load_graphs
+from graphattn.data.graphs import NodeData, load_nodes
+from graphattn.data.loading import load
 from graphattn.data.manifest import Manifest, names
+from graphattn.data.neighbor_loader import NeighborLoader
+from graphattn.data.neighbor_sampler import NeighborSampler
 
-__all__ = ["Manifest", "NodeData", "load", "names"]
+__all__ = [
+    "GraphSet",
+    "Manifest",
+    "NeighborLoader",
+    "NeighborSampler",
+    "NodeData",
+    "load",
+    "load_graphs",
+    "load_nodes",
+    "names",
+]

@@ -14,6 +14,7 @@ from torch_geometric.data import Data
 from graphattn.conv.sparse_linear import SparseFeatures
 from graphattn.data import digits, npz, planetoid
 from graphattn.data import manifest as manifests
+from graphattn.data.edges import both_directions
 from graphattn.data.manifest import Manifest
 from graphattn.data.raw import Array, Csr, RawGraph
 from graphattn.data.splits import choose
@@ -50,6 +51,14 @@ class NodeData:
         moved = {key: getattr(self, key).to(device) for key in ("x", "edge_index", "y", "train", "val", "test")}
         return replace(self, **moved)
 
+    def summary(self) -> str:
+        """Its sizes in a line."""
+        return (
+            f"{self.num_nodes} nodes, {self.edge_index.shape[1]} edges, {self.num_features} features, "
+            f"{self.num_classes} classes; {self.train.numel()} train, {self.val.numel()} validate, "
+            f"{self.test.numel()} are tested"
+        )
+
     def to_pyg(self) -> Data:
         """As PyG's `Data`, with dense features and boolean masks."""
         masks = {}
@@ -61,7 +70,7 @@ class NodeData:
         return Data(x=x, edge_index=self.edge_index, y=self.y, **masks)
 
 
-_READERS: dict[str, Callable[[Manifest, Mapping[str, Path]], RawGraph]] = {
+READERS: dict[str, Callable[[Manifest, Mapping[str, Path]], RawGraph]] = {
     "planetoid": planetoid.read,
     "gnn-benchmark": npz.read_gnn_benchmark,
     "heterophilous": npz.read_heterophilous,
@@ -69,7 +78,7 @@ _READERS: dict[str, Callable[[Manifest, Mapping[str, Path]], RawGraph]] = {
 }
 
 
-def load(
+def load_nodes(
     name: str | Path,
     *,
     split: str | None = None,
@@ -78,7 +87,8 @@ def load(
     dense: bool = False,
     folder: Path | None = None,
 ) -> NodeData:
-    """Load the data set called `name` (see `names()`), or the one that a manifest of your own (a .toml path) describes.
+    """Load the one-graph set called `name` (see `names()`), or the one that a manifest of your own (a .toml path)
+    describes.
 
     Args:
         split: `public`, `random`, `full` or `fixed`, as far as the set has it; default: the manifest's.
@@ -94,9 +104,12 @@ def load(
     manifest = manifests.read(name)
     split = manifest.default_split if split is None else split
     one_of(split, manifest.splits, f"split of {manifest.name}")
-    raw = _READERS[manifest.format](manifest, manifests.locate(manifest, folder))
+    raw = READERS[one_of(manifest.format, READERS, f"format of one-graph sets in {manifest.name}:")](
+        manifest, manifests.locate(manifest, folder)
+    )
     _check_sizes(manifest, raw)
-    edge_index = _clean(raw, manifest)
+    edge_index = both_directions(raw.senders, raw.receivers, manifest.sizes.nodes, manifest.name)
+    manifest.check_size("edges", edge_index.shape[1])
     labels = torch.from_numpy(raw.labels)
     chosen = choose(split, raw.given, labels, manifest.splits[split], seed, manifest.name)
     if row_normalise is None:
@@ -122,9 +135,9 @@ def _check_sizes(manifest: Manifest, raw: RawGraph) -> None:
         )
     if raw.labels.min(initial=0) < -1:
         raise ValueError(f"{manifest.name}: a label is {raw.labels.min()}, needed 0 to {needed.classes - 1}")
-    _same(manifest.name, "nodes", raw.features.shape[0], needed.nodes)
-    _same(manifest.name, "features", raw.features.shape[1], needed.features)
-    _same(manifest.name, "classes", int(raw.labels.max(initial=-1)) + 1, needed.classes)
+    manifest.check_size("nodes", raw.features.shape[0])
+    manifest.check_size("features", raw.features.shape[1])
+    manifest.check_size("classes", int(raw.labels.max(initial=-1)) + 1)
     values = raw.features.values if isinstance(raw.features, Csr) else raw.features
     wrong = ~np.isfinite(values)
     if wrong.any():
@@ -133,25 +146,6 @@ def _check_sizes(manifest: Manifest, raw: RawGraph) -> None:
             f"{manifest.name}: {int(wrong.sum())} feature values are NaN or infinite, the first at node "
             f"{int(rows[wrong][0])}; needed finite numbers. Repair the file and pin it again"
         )
-
-
-def _same(name: str, what: str, found: int, needed: int) -> None:
-    if found != needed:
-        raise ValueError(f"{name}: found {found} {what}, needed {needed} (the manifest's [sizes])")
-
-
-def _clean(raw: RawGraph, manifest: Manifest) -> Tensor:
-    """Both directions of every edge once, no self-loops, sorted by sender, then receiver."""
-    num_nodes = manifest.sizes.nodes
-    ends = np.concatenate([raw.senders, raw.receivers])
-    if len(ends) and (ends.min() < 0 or ends.max() >= num_nodes):
-        wrong = ends.min() if ends.min() < 0 else ends.max()
-        raise ValueError(f"{manifest.name}: an edge ends at node {wrong}, needed 0 to {num_nodes - 1}")
-    others = np.concatenate([raw.receivers, raw.senders])
-    keys = np.unique((ends * num_nodes + others)[ends != others])
-    if manifest.sizes.edges is not None:
-        _same(manifest.name, "directed edges", len(keys), manifest.sizes.edges)
-    return torch.from_numpy(np.stack([keys // num_nodes, keys % num_nodes]))
 
 
 def _features(features: Csr | Array, manifest: Manifest, row_normalise: bool, dense: bool) -> Tensor | SparseFeatures:

@@ -1,11 +1,12 @@
 """Manifests: one TOML file a data set, in `datasets/`, read into frozen dataclasses; and the files they pin.
 
     title, licence, citation, source      for people
-    format                                which reader: planetoid, gnn-benchmark, heterophilous or digits
+    format                                which reader: planetoid, gnn-benchmark, heterophilous, digits, ppi or ppi-like
     folder                                where the files lie under a data folder (default: the set's name)
     sparse, row_normalise, binary         how features are handed out: mostly zeros; rows scaled to sum 1; counts as 0/1
     default_split, [splits.NAME]          the splits there are, with their numbers
-    [sizes]                               nodes, directed edges after cleaning, features, classes: checked on loading
+    [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes:
+                                          checked on loading
     [[files]]                             name, url and a pin
 
 Files are looked for in FOLDER/NAME/ for the folder given (`--data`), then for the environment variable GRAPHATTN_DATA,
@@ -34,7 +35,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits")
+FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like")
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _FOLDERS = (_PACKAGE / "_packed" / "datasets", _PACKAGE.parent / "datasets")  # an installed wheel, a checkout
@@ -48,6 +49,7 @@ class Sizes:
     features: int
     classes: int
     edges: int | None = None
+    graphs: int = 1
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ class Manifest:
     row_normalise: bool = False
     binary: bool = False
     path: Path = field(default=Path(), compare=False)
+
+    def check_size(self, what: str, found: int) -> None:
+        """Raise ValueError unless `found` is the size called `what`, or that is not known."""
+        needed = getattr(self.sizes, what)
+        if needed not in (None, found):
+            shown = "directed edges" if what == "edges" else what
+            raise ValueError(f"{self.name}: found {found} {shown}, needed {needed} (the manifest's [sizes])")
 
 
 def names() -> list[str]:
@@ -174,7 +183,7 @@ def _locate(manifest: Manifest, file: PinnedFile, folder: Path | None) -> Path:
         looked = looked or ["no folder (neither --data nor GRAPHATTN_DATA is set)"]
         raise FileNotFoundError(
             f"data set {manifest.name}: the file {file.name} is not here. Looked for {', '.join(looked)}; "
-            f"downloading {file.url} failed: {type(error).__name__}: {error}. Ways out: put the file into "
+            f"downloading {file.url or 'it'} failed: {type(error).__name__}: {error}. Ways out: put the file into "
             f"FOLDER/{manifest.folder}/ and name FOLDER by --data or the environment variable GRAPHATTN_DATA; "
             f"connect to the network; or use the embedded set `digits`, which needs no file"
         ) from error
@@ -183,8 +192,15 @@ def _locate(manifest: Manifest, file: PinnedFile, folder: Path | None) -> Path:
 
 
 def _download(manifest: Manifest, file: PinnedFile) -> Path:
+    if not file.url:
+        raise FileNotFoundError("it has no public address")
     import pooch
 
-    known = f"sha256:{file.sha256}" if file.sha256 else None
     cache = Path(pooch.os_cache("graphattn")) / manifest.folder
-    return Path(pooch.retrieve(file.url, known_hash=known, fname=file.name, path=cache, progressbar=True))
+    if file.member is None:
+        known = f"sha256:{file.sha256}" if file.sha256 else None
+        return Path(pooch.retrieve(file.url, known_hash=known, fname=file.name, path=cache, progressbar=True))
+    unzip = pooch.Unzip(members=[file.member])
+    archive = Path(file.url).name
+    found = pooch.retrieve(file.url, known_hash=None, fname=archive, path=cache, processor=unzip, progressbar=True)
+    return next(Path(path) for path in found if Path(path).name == Path(file.member).name)

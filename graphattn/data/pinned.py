@@ -21,10 +21,15 @@ from graphattn.data.raw import Array
 
 @dataclass(frozen=True)
 class PinnedFile:
-    """One `[[files]]` table of a manifest: exactly one of the two pins, and `arrays` with the second."""
+    """One `[[files]]` table of a manifest: exactly one of the two pins, and `arrays` with the second.
+
+    With `member`, the url is that of a zip and the file is what it holds under that path. An empty url: there is no
+    public address.
+    """
 
     name: str
     url: str
+    member: str | None = None
     sha256: str | None = None
     content_sha256: str | None = None
     arrays: tuple[str, ...] = ()
@@ -81,7 +86,7 @@ class PinnedFile:
         if found != self.pin:
             raise ValueError(
                 f"{path} is truncated or altered: {what} found {found}, needed {self.pin}. "
-                f"Delete it and take it again from {self.url}"
+                f"Delete it and take it again" + (f" from {self.url}" if self.url else "")
             )
 
 

@@ -1,4 +1,4 @@
-"""What every reader of a node-classification format returns: arrays as the files hold them, edges not yet cleaned."""
+"""What the readers of file formats return: arrays as the files hold them, edges not yet cleaned."""
 
 from __future__ import annotations
 
@@ -71,3 +71,15 @@ class RawGraph:
     receivers: Array  # [edges] int64
     labels: Array  # [N] int64, -1 where the files give none
     given: Mapping[str, Sequence[Split]] = field(default_factory=dict)  # splits that come with the files
+
+
+@dataclass(frozen=True, eq=False)
+class RawGraphs:
+    """G graphs of N nodes in all, one after the other; edges as in RawGraph, none between two graphs."""
+
+    features: Array  # [N, F]
+    labels: Array  # [N, C] of 0 and 1: several labels a node; [G] int64: one class a graph
+    graph: Array  # [N] int64: the graph of each node, ascending from 0
+    senders: Array  # [edges] int64
+    receivers: Array  # [edges] int64
+    given: Mapping[str, Sequence[Split]] = field(default_factory=dict)  # splits of the graphs that come with the files

@@ -41,11 +41,17 @@ class SplitRecipe:
 
 
 def choose(
-    name: str, given: Mapping[str, Sequence[Split]], labels: Tensor, recipe: SplitRecipe, seed: int, where: str
+    name: str,
+    given: Mapping[str, Sequence[Split]],
+    labels: Tensor,
+    recipe: SplitRecipe,
+    seed: int,
+    where: str,
+    thing: str = "node",
 ) -> Split:
     """The split called `name`: one that came with the files (number `seed` modulo their count), or one made here.
 
-    `where` names the data set in errors.
+    `where` names the data set in errors, `thing` what is split.
     """
     if name in given:
         split = given[name][seed % len(given[name])]
@@ -56,7 +62,7 @@ def choose(
     else:
         made = [*given, "random", *(["full"] if "public" in given else [])]
         raise ValueError(f"{where}: the manifest lists the split {name!r}, but these files give only {', '.join(made)}")
-    _check(split, labels, f"{where}, split {name!r}")
+    _check(split, labels, f"{where}, split {name!r}", thing)
     return split
 
 
@@ -107,20 +113,20 @@ def _first_of_each_class(order: Tensor, labels: Tensor, count: int, what: str) -
     return order[taken], order[~taken]
 
 
-def _check(split: Split, labels: Tensor, where: str) -> None:
+def _check(split: Split, labels: Tensor, where: str, thing: str) -> None:
     nodes = torch.cat(split)
     for part, ids in split._asdict().items():
         if not ids.numel():
-            raise ValueError(f"{where}: no {part} node at all; at least one is needed")
+            raise ValueError(f"{where}: no {part} {thing} at all; at least one is needed")
     if int(nodes.min()) < 0 or int(nodes.max()) >= labels.numel():
         raise ValueError(
-            f"{where}: node ids run from {int(nodes.min())} to {int(nodes.max())}, needed 0 to {labels.numel() - 1}"
+            f"{where}: {thing} ids run from {int(nodes.min())} to {int(nodes.max())}, needed 0 to {labels.numel() - 1}"
         )
     listed = torch.bincount(nodes, minlength=labels.numel())
     if int(listed.max()) > 1:
         raise ValueError(
-            f"{where}: node {int(listed.argmax())} is listed {int(listed.max())} times, needed at most once"
+            f"{where}: {thing} {int(listed.argmax())} is listed {int(listed.max())} times, needed at most once"
         )
     unlabelled = int((labels[nodes] < 0).sum())
     if unlabelled:
-        raise ValueError(f"{where}: {unlabelled} nodes have no label, needed none of these in a split")
+        raise ValueError(f"{where}: {unlabelled} {thing}s have no label, needed none of these in a split")

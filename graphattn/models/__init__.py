@@ -10,6 +10,8 @@ from graphattn.models.gcn import GCN
 from graphattn.models.label_propagation import LabelPropagation
 from graphattn.models.mlp import MLP
 from graphattn.models.monet import MoNet
+from graphattn.models.random_guess import RandomGuess
+from graphattn.models.sage import SAGE
 
 __all__ = ["MODELS"]
 
@@ -23,4 +25,6 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "label-propagation": LabelPropagation,
     "mlp": MLP,
     "monet": MoNet,
+    "random": RandomGuess,
+    "sage": SAGE,
 }

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import Linear
 
+from graphattn.models.layered import Layered
 from graphattn.ops import feature_dropout
 
 
-class MLP(nn.Module):
+class MLP(Layered):
     """Linear maps with ReLU and dropout between; `x` [N, F] -> logits [N, C]. The edges are not looked at.
 
     As the baseline of Kipf and Welling, Semi-Supervised Classification with Graph Convolutional Networks, ICLR 2017.
@@ -28,7 +29,5 @@ class MLP(nn.Module):
         )
         self.dropout = dropout
 
-    def forward(self, x: Any, edge_index: Tensor) -> Tensor:
-        for i, layer in enumerate(self.layers):
-            x = layer(feature_dropout(x if i == 0 else F.relu(x), self.dropout, self.training))
-        return x
+    def step(self, i: int, x: Any, edge_index: Tensor) -> Tensor:
+        return self.layers[i](feature_dropout(x if i == 0 else F.relu(x), self.dropout, self.training))

@@ -18,6 +18,8 @@ namespace nb = nanobind;
 
 namespace graphattn {
 
+void bind_sampling(nb::module_ &module);  // data/sampling_door.cpp
+
 #define DECLARE(isa) namespace isa { extern const Kernels kernels; }
 DECLARE(baseline)
 #ifdef GRAPHATTN_X86
@@ -275,6 +277,7 @@ NB_MODULE(_cpu, module) {
              "threads"_a, "out"_a.noconvert());
   module.def("drop", drop, "from_"_a.noconvert(), "p"_a, "seed"_a, "threads"_a, "to"_a.noconvert());
   module.def("group", group, "ends"_a.noconvert(), "others"_a.noconvert(), "other_nodes"_a, "threads"_a, "ptr"_a.noconvert(), "edges"_a.noconvert(), "grouped_others"_a.noconvert());
+  bind_sampling(module);
 }
 
 }  // namespace graphattn

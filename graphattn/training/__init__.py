@@ -2,6 +2,8 @@
 
 from graphattn.training.captured import captured
 from graphattn.training.fit import Diverged, Outcome, fit
+from graphattn.training.graph_tasks import MultiLabelNodes
+from graphattn.training.layerwise import layerwise
 from graphattn.training.runs import Finished, Job, prepared, run_seed, run_seeds, summary
 from graphattn.training.tasks import NodeClassification, Task
 
@@ -9,11 +11,13 @@ __all__ = [
     "Diverged",
     "Finished",
     "Job",
+    "MultiLabelNodes",
     "NodeClassification",
     "Outcome",
     "Task",
     "captured",
     "fit",
+    "layerwise",
     "prepared",
     "run_seed",
     "run_seeds",

@@ -27,12 +27,14 @@ from lightning.fabric import Fabric, seed_everything
 from torch import nn
 
 from graphattn import data
+from graphattn.data import GraphSet, NodeData
 from graphattn.experiment import Experiment, Train, save
 from graphattn.models import MODELS
 from graphattn.training import stopping
 from graphattn.training.fit import Outcome, fit
+from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.provenance import provenance
-from graphattn.training.tasks import NodeClassification
+from graphattn.training.tasks import NodeClassification, Task
 
 CURVE_POINTS = 200  # of the first seed's learning curve, kept in the summary
 
@@ -79,7 +81,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     train = job.experiment.train
     outcome = fit(
         model,
-        NodeClassification(loaded),
+        task(loaded, train),
         _optimizer(model, train),
         stopping.rule(train.stop, train.patience, train.epochs),
         fabric=fabric,
@@ -102,7 +104,24 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     return result
 
 
-def prepared(job: Job) -> tuple[nn.Module, data.NodeData, Fabric]:
+def task(loaded: NodeData | GraphSet, train: Train) -> Task:
+    """What is asked on such data.
+
+    Raises:
+        ValueError: `batch` or `neighbors` for one graph, which is trained on as a whole.
+    """
+    if isinstance(loaded, GraphSet):
+        return MultiLabelNodes(loaded, train.batch or 1, train.neighbors)
+    for name in ("batch", "neighbors"):
+        if getattr(train, name) is not None:
+            raise ValueError(
+                f"train.{name} is {getattr(train, name)}, but {loaded.name} is one graph, trained on as a whole: "
+                f"leave it out"
+            )
+    return NodeClassification(loaded)
+
+
+def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:
     """The freshly initialised model, the data on the device, and Fabric, all as the seed has them."""
     seed_everything(job.seed, verbose=False)
     definition = job.experiment

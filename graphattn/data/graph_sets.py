@@ -1,0 +1,115 @@
+"""Inductive data: sets of whole graphs, some to train on, some to choose by, some that are seen in the test alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from graphattn.data import manifest as manifests
+from graphattn.data import ppi, ppi_like
+from graphattn.data.edges import both_directions
+from graphattn.data.manifest import Manifest
+from graphattn.data.raw import RawGraphs
+from graphattn.data.splits import choose
+from graphattn.record import one_of
+
+
+@dataclass(frozen=True, eq=False)
+class GraphSet:
+    """Graphs as PyG's `Data`: `x` [N, F] float32, `edge_index` [2, E] as in NodeData, and labels `y`.
+
+    Each node has several of C labels: `y` [N, C] float32, of 0 and 1.
+    """
+
+    name: str
+    train: Sequence[Data]
+    val: Sequence[Data]
+    test: Sequence[Data]
+    num_features: int
+    num_classes: int
+
+    def to(self, device: torch.device | str) -> GraphSet:
+        """The same data on another device."""
+        train, val, test = ([graph.to(device) for graph in part] for part in (self.train, self.val, self.test))
+        return replace(self, train=train, val=val, test=test)
+
+    def summary(self) -> str:
+        """Its sizes in a line."""
+        graphs = [*self.train, *self.val, *self.test]
+        nodes, edges = sum(graph.num_nodes for graph in graphs), sum(graph.num_edges for graph in graphs)
+        features, labels = self.num_features, self.num_classes
+        return (
+            f"{len(graphs)} graphs, {nodes} nodes, {edges} edges, {features} features, {labels} labels; "
+            f"{len(self.train)} graphs train, {len(self.val)} validate, {len(self.test)} are tested"
+        )
+
+
+READERS: dict[str, Callable[[Manifest, Mapping[str, Path]], RawGraphs]] = {
+    "ppi": ppi.read,
+    "ppi-like": ppi_like.read,
+}
+
+
+def load_graphs(name: str | Path, *, split: str | None = None, seed: int = 0, folder: Path | None = None) -> GraphSet:
+    """Load the set of graphs called `name` (see `names()`), or the one that a manifest of your own (a .toml path)
+    describes. Arguments and errors as those of `load_nodes`.
+    """
+    manifest = manifests.read(name)
+    split = manifest.default_split if split is None else split
+    one_of(split, manifest.splits, f"split of {manifest.name}")
+    raw = READERS[one_of(manifest.format, READERS, f"format of sets of graphs in {manifest.name}:")](
+        manifest, manifests.locate(manifest, folder)
+    )
+    _check(manifest, raw)
+    graphs = _graphs(manifest, raw)
+    labels = torch.zeros(len(graphs), dtype=torch.int64)
+    chosen = choose(split, raw.given, labels, manifest.splits[split], seed, manifest.name, "graph")
+    train, val, test = ([graphs[i] for i in part.tolist()] for part in chosen)
+    return GraphSet(manifest.name, train, val, test, manifest.sizes.features, manifest.sizes.classes)
+
+
+def _check(manifest: Manifest, raw: RawGraphs) -> None:
+    manifest.check_size("nodes", len(raw.features))
+    manifest.check_size("features", raw.features.shape[1])
+    manifest.check_size("classes", raw.labels.shape[1])
+    steps = np.diff(raw.graph, prepend=-1 if len(raw.graph) else 0)
+    if ((steps != 0) & (steps != 1)).any():
+        raise ValueError(f"{manifest.name}: the nodes of a graph must follow each other, and the graphs each other")
+    manifest.check_size("graphs", int(raw.graph.max(initial=-1)) + 1)
+    wrong = ~np.isfinite(raw.features)
+    if wrong.any():
+        raise ValueError(
+            f"{manifest.name}: {int(wrong.sum())} feature values are NaN or infinite, the first at node "
+            f"{int(wrong.any(1).argmax())}; needed finite numbers. Repair the file and pin it again"
+        )
+    wrong = (raw.labels != 0) & (raw.labels != 1)
+    if wrong.any():
+        node, label = (int(index) for index in np.argwhere(wrong)[0])
+        raise ValueError(f"{manifest.name}: label {label} of node {node} is {raw.labels[node, label]}, needed 0 or 1")
+
+
+def _graphs(manifest: Manifest, raw: RawGraphs) -> list[Data]:
+    edge_index = both_directions(raw.senders, raw.receivers, len(raw.graph), manifest.name)
+    of = torch.from_numpy(raw.graph)
+    between = of[edge_index[0]] != of[edge_index[1]]
+    if between.any():
+        sender, receiver = edge_index[:, between][:, 0].tolist()
+        raise ValueError(
+            f"{manifest.name}: {int(between.sum())} edges run between two graphs, the first from node {sender} to "
+            f"{receiver}; needed edges within a graph"
+        )
+    manifest.check_size("edges", edge_index.shape[1])
+    x = torch.from_numpy(raw.features.astype(np.float32))
+    y = torch.from_numpy(raw.labels.astype(np.float32))
+    nodes = torch.bincount(of, minlength=manifest.sizes.graphs).tolist()
+    edges = torch.bincount(of[edge_index[0]], minlength=manifest.sizes.graphs).tolist()
+    first = np.cumsum([0, *nodes]).tolist()
+    parts = zip(x.split(nodes), edge_index.split(edges, dim=1), y.split(nodes), first, strict=False)
+    return [
+        Data(x=features.clone(), edge_index=own - start, y=labels.clone()) for features, own, labels, start in parts
+    ]

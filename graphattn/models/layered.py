@@ -1,0 +1,37 @@
+"""Networks of layers that each hear one hop further: what is needed to run them hop by hop and layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch_geometric.utils import trim_to_layer
+
+PerHop = tuple[Sequence[int], Sequence[int]]  # num_sampled_nodes and num_sampled_edges of a sampled batch
+
+
+class Layered(nn.Module):
+    """`step(i, x, edge_index)` is layer i with all that goes before or after it; the network is its steps in order.
+
+    What a step gives a node depends on that node and its senders alone, so a step may be computed for some nodes from
+    all edges that enter them.
+    """
+
+    layers: nn.ModuleList
+    by_hop = True  # what asks whether `forward` takes `per_hop`
+
+    def step(self, i: int, x: Any, edge_index: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Any, edge_index: Tensor, per_hop: PerHop | None = None) -> Tensor:
+        """`x` [N, F], `edge_index` [2, E] -> logits [N, C].
+
+        With `per_hop`, of a batch whose edges were sampled hop by hop: each layer leaves out the nodes and edges that
+        its seeds no longer need, and the seeds' logits, the first rows, are as without.
+        """
+        for i in range(len(self.layers)):
+            if per_hop is not None:
+                x, edge_index, _ = trim_to_layer(i, *map(list, per_hop), x, edge_index)
+            x = self.step(i, x, edge_index)
+        return x

@@ -1,0 +1,64 @@
+"""Evaluation of a network on a graph too large for it: one layer after the other, some nodes at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from graphattn.data import NeighborLoader
+from graphattn.models.layered import Layered
+
+
+@torch.no_grad()
+def layerwise(
+    model: Layered, x: Tensor, edge_index: Tensor, batch_size: int = 65_536, folder: Path | None = None
+) -> Tensor:
+    """The logits [N, C] of the whole graph, as `model(x, edge_index)` gives them in evaluation.
+
+    Layer by layer, `batch_size` nodes at a time hear all that enter them; each layer is computed once for each node,
+    not once for each node that needs it. In memory at any time: one batch with its senders, and two layers' outputs;
+    with `folder` these lie in memory-mapped files there, which are removed but for the last one, the result's.
+
+    Raises:
+        ValueError: a model whose layers look further than one hop, or a batch size below 1.
+    """
+    if not isinstance(model, Layered):
+        raise ValueError(
+            f"{type(model).__name__} cannot be run layer by layer: needed a model with step(), a hop a layer"
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, needed at least 1")
+    if x.shape[0] == 0:
+        return model(x, edge_index)
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    try:
+        whole = Data(edge_index=edge_index, num_nodes=x.shape[0])
+        loader = NeighborLoader(whole, [-1], batch_size=batch_size)
+        for i in range(len(model.layers)):
+            out: Tensor | None = None
+            for batch in loader:
+                own = model.step(i, x[batch.n_id].to(device), batch.edge_index.to(device))[: batch.batch_size].cpu()
+                if out is None:
+                    out = _held(x.shape[0], own, folder and folder / f"layer-{i}.bin")
+                out[batch.input_id] = own
+            if folder is not None and i > 0:
+                (folder / f"layer-{i - 1}.bin").unlink()
+            assert out is not None  # there are nodes, so there was a batch
+            x = out
+    finally:
+        model.train(training)
+    return x
+
+
+def _held(rows: int, like: Tensor, file: Path | None) -> Tensor:
+    """[rows, width of `like`], in memory or in a file."""
+    if file is None:
+        return like.new_empty(rows, like.shape[1])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    flat = torch.from_file(str(file), shared=True, size=rows * like.shape[1], dtype=like.dtype)
+    return flat.view(rows, like.shape[1])

@@ -1,0 +1,125 @@
+"""GraphSAGE's aggregators against loops over neighbours and PyG's aggregations."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import GRAPHS, SQUARE, close, edge_index
+from torch import Tensor, nn
+from torch_geometric.nn.aggr import LSTMAggregation, MaxAggregation, MeanAggregation
+
+from graphattn.conv import SAGEConv
+from graphattn.conv.sage import last_state, neighbours_max, neighbours_mean, packed, shuffled
+from graphattn.graph import Graph
+
+AGGREGATORS = ("gcn", "mean", "lstm", "max-pool")
+
+
+def features(graph: Graph, width: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(graph.num_senders, width, generator=generator, dtype=torch.float64).requires_grad_()
+
+
+def lstm(width: int = 5, state: int = 4) -> nn.LSTM:
+    torch.manual_seed(0)
+    return nn.LSTM(width, state).double()
+
+
+def gradients(out: Tensor, *leaves: Tensor) -> list[Tensor]:
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=out.dtype)
+    total = (out * weights).sum() + sum(0 * leaf.sum() for leaf in leaves)  # where nothing depends on a leaf, zeros
+    return list(torch.autograd.grad(total, leaves))
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_the_last_state_is_that_of_the_sequence_of_senders(name: str) -> None:
+    graph, cell = GRAPHS[name], lstm()
+    x = features(graph)
+    out = last_state(cell, x, graph)
+    rows = []
+    for receiver in range(graph.num_receivers):
+        heard = x[graph.senders[graph.receivers == receiver]]
+        rows.append(cell(heard)[1][0][0] if len(heard) else heard.new_zeros(cell.hidden_size))
+    expected = torch.stack(rows) if rows else x.new_zeros(0, cell.hidden_size)
+    close(out, expected)
+    leaves = [x, *cell.parameters()]
+    for ours, theirs in zip(gradients(out, *leaves), gradients(expected, *leaves), strict=True):
+        close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", [name for name in GRAPHS if GRAPHS[name].num_edges])
+def test_pygs_aggregations_agree(name: str) -> None:
+    graph = GRAPHS[name]
+    x = features(graph).detach()
+    order = graph.by_receiver
+    heard, index = x[order.others], torch.arange(graph.num_receivers).repeat_interleave(order.ptr.diff())
+    close(neighbours_mean(x, graph), MeanAggregation()(heard, index, dim_size=graph.num_receivers))
+    close(neighbours_max(x.exp(), graph), MaxAggregation()(heard.exp(), index, dim_size=graph.num_receivers))
+    judge = LSTMAggregation(5, 4).double()
+    longest = order.ptr.diff() == order.ptr.diff().max()  # PyG's goes on over the padding of shorter sequences
+    states = judge(heard, index, dim_size=graph.num_receivers)
+    close(last_state(judge.lstm, x, graph)[longest], states[longest])
+
+
+def test_sequences_are_packed_without_padding() -> None:
+    graph = GRAPHS["hub"]
+    sequences, senders, sizes = packed(graph)
+    assert senders.numel() == graph.num_edges == int(sizes.sum())
+    assert sequences[0] == 0, "the hub comes first"
+    assert sizes.tolist() == sorted(sizes.tolist(), reverse=True)
+
+
+@pytest.mark.parametrize("aggregator", AGGREGATORS)
+@pytest.mark.parametrize("name", SQUARE)
+def test_the_layer_is_its_formula(aggregator: str, name: str) -> None:
+    graph = GRAPHS[name]
+    torch.manual_seed(0)
+    layer = SAGEConv(5, 8, aggregator, width=3).double().eval()  # type: ignore[arg-type]
+    x, edges = features(graph), edge_index(graph)
+    rows = []
+    for node in range(graph.num_receivers):
+        heard = x[edges[0, edges[1] == node]]
+        if aggregator == "gcn":
+            others = x[edges[0, (edges[1] == node) & (edges[0] != node)]]
+            rows.append(layer.lin(torch.cat([others, x[node : node + 1]]).mean(0)))
+            continue
+        if not len(heard):
+            aggregated = x.new_zeros(5 if aggregator == "mean" else 3)
+        elif aggregator == "mean":
+            aggregated = heard.mean(0)
+        elif aggregator == "max-pool":
+            aggregated = layer.pool(heard).relu().max(0).values
+        else:
+            aggregated = layer.lstm(heard)[1][0][0]
+        rows.append(torch.cat([layer.lin_self(x[node]), layer.lin(aggregated)]))
+    expected = torch.stack(rows) if rows else x.new_zeros(0, 8)
+    out = layer(x, edges)
+    close(out, expected)
+    leaves = [x, *layer.parameters()]
+    for ours, theirs in zip(gradients(out, *leaves), gradients(expected, *leaves), strict=True):
+        close(ours, theirs)
+
+
+def test_neighbours_come_in_another_order_each_time_in_training_only() -> None:
+    graph = GRAPHS["random"]
+    layer = SAGEConv(5, 8, "lstm").double()
+    x, edges = features(graph).detach(), edge_index(graph)
+    assert not torch.equal(layer(x, edges), layer(x, edges))
+    layer.eval()
+    assert torch.equal(layer(x, edges), layer(x, edges))
+
+
+def test_a_shuffled_graph_has_the_same_edges() -> None:
+    graph = GRAPHS["duplicates"]
+    other = shuffled(graph)
+    assert sorted(zip(other.senders.tolist(), other.receivers.tolist(), strict=True)) == sorted(
+        zip(graph.senders.tolist(), graph.receivers.tolist(), strict=True)
+    )
+
+
+def test_what_cannot_be_built() -> None:
+    with pytest.raises(ValueError, match=r"unknown aggregator 'max': .*max-pool"):
+        SAGEConv(5, 8, "max")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="out_channels is 7: needed an even number"):
+        SAGEConv(5, 7)
+    assert SAGEConv(5, 7, "gcn").out_channels == 7
