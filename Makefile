@@ -59,7 +59,7 @@ sanitize: $(VENV)/.locked
 	cp $(SANITIZED)/build/_cpu*.so $(SANITIZED)/graphattn/
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(abspath $(SANITIZED)) \
-		$(BIN)/python -m pytest -x -p no:cacheprovider -k 'not gpu' $(SANITIZE_ARGS) tests/ops tests/test_graph.py
+		$(BIN)/python -m pytest -x -p no:cacheprovider -k 'not gpu' $(SANITIZE_ARGS) tests/ops tests/test_graph.py tests/data/test_neighbor_loader.py
 
 scatter: $(VENV)/.locked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools wheel
