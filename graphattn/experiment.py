@@ -56,8 +56,8 @@ class Model:
 class Train:
     """Adam, and when it ends.
 
-    batch is so many graphs a step, on sets of graphs; one graph is trained on as a whole. With `neighbors`, so many of
-    them drawn hop by hop (-1: all), batch counts the nodes whose neighbours are drawn.
+    batch is so many graphs a step, on sets of graphs. With `neighbors`, so many of them drawn hop by hop (-1: all),
+    batch counts the nodes whose neighbours are drawn. Without either, one graph is trained on as a whole.
 
     weight_decay is the L2 penalty added to the gradient (Adam's), on `decay`: all parameters, the weights without
     biases, or the parameters of the first layer. `stop` is a rule of `training.stopping`.

@@ -1,4 +1,4 @@
-"""Data sets: manifests that pin files, readers for their formats, graphs ready to train on, and mini-batches of them."""
+"""Data sets: manifests that pin files, readers for their formats, graphs to train on, and mini-batches of them."""
 
 from graphattn.data.graph_sets import GraphSet, load_graphs
 from graphattn.data.graphs import NodeData, load_nodes

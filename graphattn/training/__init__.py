@@ -5,6 +5,7 @@ from graphattn.training.fit import Diverged, Outcome, fit
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.layerwise import layerwise
 from graphattn.training.runs import Finished, Job, prepared, run_seed, run_seeds, summary
+from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.tasks import NodeClassification, Task
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "MultiLabelNodes",
     "NodeClassification",
     "Outcome",
+    "SampledNodeClassification",
     "Task",
     "captured",
     "fit",

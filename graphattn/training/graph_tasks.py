@@ -13,6 +13,7 @@ from torch_geometric.loader import DataLoader
 from torchmetrics.functional.classification import multilabel_f1_score
 
 from graphattn.data import GraphSet, NeighborLoader
+from graphattn.training.sampled import seeds_output
 
 
 class MultiLabelNodes:
@@ -43,9 +44,7 @@ class MultiLabelNodes:
         """Cross-entropy of each label's sigmoid, averaged over labels and the nodes that the batch is about."""
         if not isinstance(self._train, NeighborLoader):
             return F.binary_cross_entropy_with_logits(model(batch.x, batch.edge_index), batch.y)
-        per_hop = (batch.num_sampled_nodes, batch.num_sampled_edges)
-        logits = model(batch.x, batch.edge_index, *([per_hop] if getattr(model, "by_hop", False) else []))
-        return F.binary_cross_entropy_with_logits(logits[: batch.batch_size], batch.y[: batch.batch_size])
+        return F.binary_cross_entropy_with_logits(seeds_output(model, batch), batch.y[: batch.batch_size])
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphattn.data import NeighborLoader
-from graphattn.models.layered import Layered
 
 
 @torch.no_grad()
 def layerwise(
-    model: Layered, x: Tensor, edge_index: Tensor, batch_size: int = 65_536, folder: Path | None = None
+    model: nn.Module, x: Tensor, edge_index: Tensor, batch_size: int = 65_536, folder: Path | None = None
 ) -> Tensor:
     """The logits [N, C] of the whole graph, as `model(x, edge_index)` gives them in evaluation.
 
@@ -25,7 +25,7 @@ def layerwise(
     Raises:
         ValueError: a model whose layers look further than one hop, or a batch size below 1.
     """
-    if not isinstance(model, Layered):
+    if not getattr(model, "by_hop", False):  # a Layered, or one that Fabric has wrapped
         raise ValueError(
             f"{type(model).__name__} cannot be run layer by layer: needed a model with step(), a hop a layer"
         )
@@ -33,16 +33,17 @@ def layerwise(
         raise ValueError(f"batch_size is {batch_size}, needed at least 1")
     if x.shape[0] == 0:
         return model(x, edge_index)
+    inner: Any = getattr(model, "module", model)  # of Fabric's wrapper, which knows no step
     training = model.training
     model.eval()
     device = next(model.parameters()).device
     try:
         whole = Data(edge_index=edge_index, num_nodes=x.shape[0])
         loader = NeighborLoader(whole, [-1], batch_size=batch_size)
-        for i in range(len(model.layers)):
+        for i in range(len(inner.layers)):
             out: Tensor | None = None
             for batch in loader:
-                own = model.step(i, x[batch.n_id].to(device), batch.edge_index.to(device))[: batch.batch_size].cpu()
+                own = inner.step(i, x[batch.n_id].to(device), batch.edge_index.to(device))[: batch.batch_size].cpu()
                 if out is None:
                     out = _held(x.shape[0], own, folder and folder / f"layer-{i}.bin")
                 out[batch.input_id] = own

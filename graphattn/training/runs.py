@@ -34,6 +34,7 @@ from graphattn.training import stopping
 from graphattn.training.fit import Outcome, fit
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.provenance import provenance
+from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.tasks import NodeClassification, Task
 
 CURVE_POINTS = 200  # of the first seed's learning curve, kept in the summary
@@ -108,15 +109,17 @@ def task(loaded: NodeData | GraphSet, train: Train) -> Task:
     """What is asked on such data.
 
     Raises:
-        ValueError: `batch` or `neighbors` for one graph, which is trained on as a whole.
+        ValueError: `batch` without `neighbors` for one graph, or `neighbors` without `batch`.
     """
     if isinstance(loaded, GraphSet):
         return MultiLabelNodes(loaded, train.batch or 1, train.neighbors)
-    for name in ("batch", "neighbors"):
+    if train.batch is not None and train.neighbors is not None:
+        return SampledNodeClassification(loaded, train.batch, train.neighbors)
+    for name, other in (("batch", "neighbors"), ("neighbors", "batch")):
         if getattr(train, name) is not None:
             raise ValueError(
-                f"train.{name} is {getattr(train, name)}, but {loaded.name} is one graph, trained on as a whole: "
-                f"leave it out"
+                f"train.{name} is {getattr(train, name)} without train.{other}: on one graph, as {loaded.name} is, "
+                f"needed both, to sample, or neither, to train on the whole"
             )
     return NodeClassification(loaded)
 

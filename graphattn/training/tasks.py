@@ -46,15 +46,7 @@ class NodeClassification:
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:
         """val_loss, val_accuracy and test_accuracy of the model as it is (call eval() first)."""
-        logits = self._logits(model)
-        val, y = self.data.val, self.data.y
-        found = {
-            "val_loss": F.cross_entropy(logits[val], y[val]),
-            "val_accuracy": 100 * self._share(logits, val),
-            "test_accuracy": 100 * self._share(logits, self.data.test),
-        }
-        numbers = torch.stack(list(found.values())).tolist()  # together: each would wait for the GPU
-        return {name: x if name == "val_loss" else round(x, 4) for name, x in zip(found, numbers, strict=True)}
+        return node_measures(self._logits(model), self.data)
 
     def _logits(self, model: nn.Module) -> Tensor:
         if not getattr(model, "uses_labels", False):
@@ -63,8 +55,19 @@ class NodeClassification:
         known[self.data.train, self.data.y[self.data.train]] = 1
         return model(self.data.x, self.data.edge_index, known)
 
-    def _share(self, logits: Tensor, nodes: Tensor) -> Tensor:
-        """Of the nodes those that are put into their own class."""
-        return multiclass_accuracy(
-            logits[nodes], self.data.y[nodes], self.data.num_classes, average="micro", validate_args=False
-        )
+
+def node_measures(logits: Tensor, data: NodeData) -> dict[str, float]:
+    """val_loss, and val_accuracy and test_accuracy in percent, of these logits [N, C]."""
+    val, y = data.val, data.y
+    found = {
+        "val_loss": F.cross_entropy(logits[val], y[val]),
+        "val_accuracy": 100 * _share(logits, val, data),
+        "test_accuracy": 100 * _share(logits, data.test, data),
+    }
+    numbers = torch.stack(list(found.values())).tolist()  # together: each would wait for the GPU
+    return {name: x if name == "val_loss" else round(x, 4) for name, x in zip(found, numbers, strict=True)}
+
+
+def _share(logits: Tensor, nodes: Tensor, data: NodeData) -> Tensor:
+    """Of the nodes those that are put into their own class."""
+    return multiclass_accuracy(logits[nodes], data.y[nodes], data.num_classes, average="micro", validate_args=False)

@@ -1,0 +1,54 @@
+"""Node classification in mini-batches of sampled neighbourhoods, for a graph too large to train on as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from graphattn.data import NeighborLoader, NodeData
+from graphattn.training.layerwise import layerwise
+from graphattn.training.tasks import node_measures
+
+
+class SampledNodeClassification:
+    """As NodeClassification, but a step takes `batch` training nodes and, hop by hop, so many of their neighbours as
+    `neighbors` says, drawn anew each time. Measures are of the whole graph, a layer at a time.
+
+    Raises:
+        ValueError: sparse features, which the loader cannot gather.
+    """
+
+    score: ClassVar[str] = "accuracy"
+
+    def __init__(self, data: NodeData, batch: int, neighbors: Sequence[int]) -> None:
+        if not isinstance(data.x, Tensor):
+            raise ValueError(f"{data.name}: sampling needs dense features: set data.dense = true")
+        self.data, self._batch = data, batch
+        whole = Data(x=data.x, edge_index=data.edge_index, y=data.y)
+        self._train = NeighborLoader(whole, list(neighbors), input_nodes=data.train, batch_size=batch, shuffle=True)
+
+    def batches(self) -> Iterator[Data]:
+        """The training nodes with their neighbours, `batch` at a time."""
+        return iter(self._train)
+
+    def loss(self, model: nn.Module, batch: Data) -> Tensor:
+        """Cross-entropy on the nodes that the batch is about."""
+        return F.cross_entropy(seeds_output(model, batch), batch.y[: batch.batch_size])
+
+    @torch.no_grad()
+    def measures(self, model: nn.Module) -> dict[str, float]:
+        """val_loss, val_accuracy and test_accuracy of the model as it is."""
+        assert isinstance(self.data.x, Tensor)
+        return node_measures(layerwise(model, self.data.x, self.data.edge_index), self.data)
+
+
+def seeds_output(model: nn.Module, batch: Data) -> Tensor:
+    """What `model` gives for the first `batch_size` nodes of a sampled batch, the later hops left out where it can."""
+    per_hop = (batch.num_sampled_nodes, batch.num_sampled_edges)
+    out = model(batch.x, batch.edge_index, *([per_hop] if getattr(model, "by_hop", False) else []))
+    return out[: batch.batch_size]
