@@ -71,7 +71,8 @@ def run(
 ) -> None:
     """Train an experiment over its seeds and print mean and spread next to the published number.
 
-    Seeds that are done are not run again, and a run that was killed goes on where it was: repeat the command.
+    Seeds that are done are not run again, and a run that was killed goes on where it was: repeat the command. Under
+    torchrun, each seed is trained by all ranks together, which share every batch.
     """
     with _clear_errors():
         definition = experiment.load(name, set_ or [])
@@ -80,7 +81,7 @@ def run(
         if seeds is not None:
             definition = replace(definition, run=replace(definition.run, seeds=seeds))
         result, failed = _run(definition, device, data, workers, runs, fresh, cuda_graph)
-        if record:
+        if record and os.environ.get("RANK", "0") == "0":
             _record(definition, result)
     if failed:
         raise typer.Exit(1)
@@ -198,7 +199,7 @@ def _run(
     import torch
 
     from graphattn import report
-    from graphattn.training import Job, prepared, run_seeds, summary
+    from graphattn.training import Job, prepared, run_seeds, run_seeds_on_ranks, summary
 
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is {device!r}: needed cpu, cuda or auto")
@@ -208,6 +209,12 @@ def _run(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if cuda_graph and device == "cpu":
         raise ValueError("--cuda-graph needs a GPU, the device is the CPU: leave it out")
+    ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if ranks > 1 and (fresh or cuda_graph):
+        raise ValueError(
+            "--fresh and --cuda-graph are not for several ranks: leave them out, or start without torchrun"
+        )
+    console.quiet = rank > 0
     folder = runs / definition.name / definition.key()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(workers or (cores if device == "cpu" else 1), definition.run.seeds)
@@ -215,20 +222,22 @@ def _run(
         Job(definition, seed, folder, data, device, max(1, cores // workers), cuda_graph=cuda_graph)
         for seed in range(definition.run.seeds)
     ]
-    prepared(replace(jobs[0], device="cpu"))  # what is wrong with the data or the model is said once, here
+    if ranks == 1:
+        prepared(replace(jobs[0], device="cpu"))  # what is wrong with the data or the model is said once, here
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     finished = []
     with _progress() as progress:
         bar = progress.add_task(definition.name, total=len(jobs), note="")
-        for done in run_seeds(jobs, workers):
+        for done in run_seeds(jobs, workers) if ranks == 1 else run_seeds_on_ranks(jobs):
             finished.append(done)
             if done.error:
                 progress.console.print(f"seed {done.seed} failed: {done.error}", style="red", markup=False)
             note = report.so_far([f.result for f in finished if f.result])
             progress.update(bar, advance=1, note=note)
     result = summary(definition, finished, folder, device)
-    experiment.save(result, folder / "result.json")
+    if rank == 0:
+        experiment.save(result, folder / "result.json")
     console.print(report.comparison([(definition, result)]))
     console.print(f"runs in {folder}", highlight=False)
     return result, result["failed"]

@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from graphattn.data import manifest as manifests
 from graphattn.data import ppi, ppi_like
+from graphattn.data.digest import digest_of
 from graphattn.data.edges import both_directions
 from graphattn.data.manifest import Manifest
 from graphattn.data.raw import RawGraphs
@@ -37,6 +38,11 @@ class GraphSet:
         """The same data on another device."""
         train, val, test = ([graph.to(device) for graph in part] for part in (self.train, self.val, self.test))
         return replace(self, train=train, val=val, test=test)
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change with anything in it."""
+        graphs = [*self.train, *self.val, *self.test]
+        return digest_of(tensor for graph in graphs for tensor in (graph.x, graph.edge_index, graph.y))
 
     def summary(self) -> str:
         """Its sizes in a line."""

@@ -14,6 +14,7 @@ from torch_geometric.data import Data
 from graphattn.conv.sparse_linear import SparseFeatures
 from graphattn.data import digits, npz, planetoid
 from graphattn.data import manifest as manifests
+from graphattn.data.digest import digest_of
 from graphattn.data.edges import both_directions
 from graphattn.data.manifest import Manifest
 from graphattn.data.raw import Array, Csr, RawGraph
@@ -58,6 +59,11 @@ class NodeData:
             f"{self.num_classes} classes; {self.train.numel()} train, {self.val.numel()} validate, "
             f"{self.test.numel()} are tested"
         )
+
+    def digest(self) -> str:
+        """Sixteen hex digits that change with anything in it."""
+        x = [self.x] if isinstance(self.x, Tensor) else [self.x.graph.senders, self.x.graph.receivers, self.x.values]
+        return digest_of([*x, self.edge_index, self.y, self.train, self.val, self.test])
 
     def to_pyg(self) -> Data:
         """As PyG's `Data`, with dense features and boolean masks."""

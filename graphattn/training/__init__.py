@@ -4,7 +4,7 @@ from graphattn.training.captured import captured
 from graphattn.training.fit import Diverged, Outcome, fit
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.layerwise import layerwise
-from graphattn.training.runs import Finished, Job, prepared, run_seed, run_seeds, summary
+from graphattn.training.runs import Finished, Job, prepared, run_seed, run_seeds, run_seeds_on_ranks, summary
 from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.tasks import NodeClassification, Task
 
@@ -23,5 +23,6 @@ __all__ = [
     "prepared",
     "run_seed",
     "run_seeds",
+    "run_seeds_on_ranks",
     "summary",
 ]

@@ -55,7 +55,8 @@ def fit(
 
     Every `checkpoint_every` seconds all that the run needs is written to `folder`/last.pt (whole, then renamed); a
     call that finds this file goes on from there and, on the CPU, ends with the numbers of a run never stopped. A
-    model without parameters (`optimizer` None) is only measured. With `cuda_graph` the step is recorded once and
+    model without parameters (`optimizer` None) is only measured. Of several ranks the first writes, and its measures
+    count for all. With `cuda_graph` the step is recorded once and
     replayed, which needs a GPU and a task with one batch.
 
     Raises:
@@ -77,21 +78,23 @@ def fit(
     saved = time.monotonic()
     while progress.epoch < epochs and not progress.stopped:
         started = time.perf_counter()
-        row = {"epoch": progress.epoch, "train_loss": float(epoch())}
+        loss: Any = fabric.all_reduce(epoch(), reduce_op="mean")
+        row = {"epoch": progress.epoch, "train_loss": float(loss)}
         if not math.isfinite(row["train_loss"]):
             raise Diverged(_advice(row, folder, optimizer))
         model.eval()
-        row |= task.measures(model)
+        row |= fabric.broadcast(task.measures(model))
         verdict = rule.update(row["val_loss"], row[f"val_{task.score}"])
         progress.add(row, verdict.keep, verdict.stop, time.perf_counter() - started)
         on_epoch(row)
-        if time.monotonic() - saved >= checkpoint_every:
+        if fabric.is_global_zero and time.monotonic() - saved >= checkpoint_every:
             progress.save()
             saved = time.monotonic()
     if progress.best is None:
         raise Diverged(f"no epoch of {progress.epoch} had a finite validation loss: lower train.lr or check the data")
     model.load_state_dict(progress.best["model"])
-    write_whole(progress.best, folder / "best.pt")
+    if fabric.is_global_zero:
+        write_whole(progress.best, folder / "best.pt")
     best = progress.best["row"]
     measures = {name: value for name, value in best.items() if name not in ("epoch", "train_loss")}
     return Outcome(measures, int(best["epoch"]), progress.epoch, progress.seconds, progress.history)

@@ -13,6 +13,7 @@ from torch_geometric.loader import DataLoader
 from torchmetrics.functional.classification import multilabel_f1_score
 
 from graphattn.data import GraphSet, NeighborLoader
+from graphattn.training.ranks import Shares, weighted
 from graphattn.training.sampled import seeds_output
 
 
@@ -29,11 +30,11 @@ class MultiLabelNodes:
     def __init__(self, data: GraphSet, batch: int, neighbors: Sequence[int] | None = None) -> None:
         self.data = data
         if neighbors is None:
-            self._train = DataLoader(data.train, batch_size=batch, shuffle=True)
+            self._train = DataLoader(data.train, batch_sampler=Shares(len(data.train), batch))
         else:
             union = Batch.from_data_list(list(data.train))
             whole = Data(x=union.x, edge_index=union.edge_index, y=union.y)
-            self._train = NeighborLoader(whole, list(neighbors), batch_size=batch, shuffle=True)
+            self._train = NeighborLoader(whole, list(neighbors), batch_sampler=Shares(whole.num_nodes, batch))
         self._held_out = {part: list(DataLoader(getattr(data, part), batch_size=1)) for part in ("val", "test")}
 
     def batches(self) -> Iterator[Data]:
@@ -43,8 +44,10 @@ class MultiLabelNodes:
     def loss(self, model: nn.Module, batch: Data) -> Tensor:
         """Cross-entropy of each label's sigmoid, averaged over labels and the nodes that the batch is about."""
         if not isinstance(self._train, NeighborLoader):
-            return F.binary_cross_entropy_with_logits(model(batch.x, batch.edge_index), batch.y)
-        return F.binary_cross_entropy_with_logits(seeds_output(model, batch), batch.y[: batch.batch_size])
+            loss = F.binary_cross_entropy_with_logits(model(batch.x, batch.edge_index), batch.y)
+            return weighted(loss, batch.num_nodes)
+        loss = F.binary_cross_entropy_with_logits(seeds_output(model, batch), batch.y[: batch.batch_size])
+        return weighted(loss, batch.batch_size)
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:

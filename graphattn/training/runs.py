@@ -34,6 +34,7 @@ from graphattn.training import stopping
 from graphattn.training.fit import Outcome, fit
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.provenance import provenance
+from graphattn.training.ranks import check_same, joined, number
 from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.tasks import NodeClassification, Task
 
@@ -79,6 +80,8 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     job.seed_folder.mkdir(parents=True, exist_ok=True)  # it has begun
     torch.set_num_threads(job.threads)
     model, loaded, fabric = prepared(job)
+    check_same("the experiment", f"{job.experiment.key()}, seed {job.seed}")
+    check_same("the data", lambda: loaded.digest())
     train = job.experiment.train
     outcome = fit(
         model,
@@ -92,7 +95,6 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         cuda_graph=job.cuda_graph,
         on_epoch=on_epoch,
     )
-    _write_csv(outcome, job.seed_folder / "metrics.csv")
     result = {
         "seed": job.seed,
         **outcome.measures,
@@ -100,8 +102,11 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 3),
     }
-    save(result, done)
-    (job.seed_folder / "last.pt").unlink(missing_ok=True)
+    if fabric.is_global_zero:
+        _write_csv(outcome, job.seed_folder / "metrics.csv")
+        save(result, done)
+        (job.seed_folder / "last.pt").unlink(missing_ok=True)
+    fabric.barrier()  # no rank goes on, or ends, before all is written
     return result
 
 
@@ -109,7 +114,8 @@ def task(loaded: NodeData | GraphSet, train: Train) -> Task:
     """What is asked on such data.
 
     Raises:
-        ValueError: `batch` without `neighbors` for one graph, or `neighbors` without `batch`.
+        ValueError: `batch` without `neighbors` for one graph, or `neighbors` without `batch`; one graph as a whole for
+            several ranks, which would all do the same.
     """
     if isinstance(loaded, GraphSet):
         return MultiLabelNodes(loaded, train.batch or 1, train.neighbors)
@@ -121,6 +127,11 @@ def task(loaded: NodeData | GraphSet, train: Train) -> Task:
                 f"train.{name} is {getattr(train, name)} without train.{other}: on one graph, as {loaded.name} is, "
                 f"needed both, to sample, or neither, to train on the whole"
             )
+    if (ranks := number()[1]) > 1:
+        raise ValueError(
+            f"{loaded.name} as a whole cannot be shared by {ranks} ranks: give train.batch and train.neighbors, or "
+            f"start without torchrun"
+        )
     return NodeClassification(loaded)
 
 
@@ -128,10 +139,20 @@ def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:
     """The freshly initialised model, the data on the device, and Fabric, all as the seed has them."""
     seed_everything(job.seed, verbose=False)
     definition = job.experiment
-    fabric = Fabric(accelerator=job.device, devices=1, precision=definition.train.precision)
+    fabric = joined(job.device, definition.train.precision)
     loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
     build = MODELS[definition.model.name]
     return build(loaded.num_features, loaded.num_classes, **definition.model.options), loaded, fabric
+
+
+def run_seeds_on_ranks(jobs: list[Job]) -> Iterator[Finished]:
+    """Run the jobs one after the other in this process, one of those that torchrun has started, and yield each.
+
+    An error is raised, not yielded: torchrun then ends the other ranks, which wait for this one. What was finished
+    before stays, and the same command goes on from there.
+    """
+    for job in jobs:
+        yield Finished(job.seed, run_seed(job))
 
 
 def run_seeds(jobs: list[Job], workers: int) -> Iterator[Finished]:

@@ -12,6 +12,7 @@ from torch_geometric.data import Data
 
 from graphattn.data import NeighborLoader, NodeData
 from graphattn.training.layerwise import layerwise
+from graphattn.training.ranks import Shares, weighted
 from graphattn.training.tasks import node_measures
 
 
@@ -28,9 +29,10 @@ class SampledNodeClassification:
     def __init__(self, data: NodeData, batch: int, neighbors: Sequence[int]) -> None:
         if not isinstance(data.x, Tensor):
             raise ValueError(f"{data.name}: sampling needs dense features: set data.dense = true")
-        self.data, self._batch = data, batch
+        self.data = data
         whole = Data(x=data.x, edge_index=data.edge_index, y=data.y)
-        self._train = NeighborLoader(whole, list(neighbors), input_nodes=data.train, batch_size=batch, shuffle=True)
+        shares = Shares(data.train.numel(), batch)
+        self._train = NeighborLoader(whole, list(neighbors), input_nodes=data.train, batch_sampler=shares)
 
     def batches(self) -> Iterator[Data]:
         """The training nodes with their neighbours, `batch` at a time."""
@@ -38,7 +40,8 @@ class SampledNodeClassification:
 
     def loss(self, model: nn.Module, batch: Data) -> Tensor:
         """Cross-entropy on the nodes that the batch is about."""
-        return F.cross_entropy(seeds_output(model, batch), batch.y[: batch.batch_size])
+        loss = F.cross_entropy(seeds_output(model, batch), batch.y[: batch.batch_size])
+        return weighted(loss, batch.batch_size)
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:
