@@ -113,7 +113,7 @@ def test_a_lost_rank_ends_the_others(script: Path, tmp_path: Path) -> None:
 
 def test_a_whole_graph_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphattn.training.runs.number", lambda: (0, 2))
-    with pytest.raises(ValueError, match="digits as a whole cannot be shared by 2 ranks: give train.batch"):
+    with pytest.raises(ValueError, match=r"digits as a whole cannot be shared by 2 ranks: give train.batch"):
         task(load_nodes("digits"), Train())
 
 
