@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from graphattn import experiment
 from graphattn.data import manifest as manifests
 from graphattn.experiment import Experiment
+from graphattn.record import one_of
 
 app = typer.Typer(
     help=(
@@ -68,6 +69,11 @@ def run(
     fresh: Annotated[bool, typer.Option(help="Forget earlier runs of this definition and begin again.")] = False,
     record: Annotated[bool, typer.Option(help="Write the result beside the definition in experiments/.")] = False,
     cuda_graph: Annotated[bool, typer.Option(help="Replay the training step as one CUDA graph.")] = False,
+    executor: Annotated[str, typer.Option(help="Where seeds run side by side: processes here, or ray.")] = "processes",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="A running Ray cluster, e.g. auto or ray://HOST:10001; default: one is started here."),
+    ] = None,
 ) -> None:
     """Train an experiment over its seeds and print mean and spread next to the published number.
 
@@ -80,7 +86,7 @@ def run(
             raise ValueError("--record is for the definition as it stands: leave out --set and --seeds, or change it")
         if seeds is not None:
             definition = replace(definition, run=replace(definition.run, seeds=seeds))
-        result, failed = _run(definition, device, data, workers, runs, fresh, cuda_graph)
+        result, failed = _run(definition, device, data, workers, runs, fresh, cuda_graph, executor, ray_address)
         if record and os.environ.get("RANK", "0") == "0":
             _record(definition, result)
     if failed:
@@ -192,6 +198,8 @@ def _run(
     runs: Path,
     fresh: bool,
     cuda_graph: bool = False,
+    executor: str = "processes",
+    ray_address: str | None = None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Run the seeds with a progress bar, save the summary in their folder, print the table."""
     import shutil
@@ -199,8 +207,11 @@ def _run(
     import torch
 
     from graphattn import report
-    from graphattn.training import Job, prepared, run_seeds, run_seeds_on_ranks, summary
+    from graphattn.training import Job, prepared, run_seeds, run_seeds_on_ranks, run_seeds_on_ray, summary, task
 
+    one_of(executor, ("processes", "ray"), "executor")
+    if ray_address is not None and executor != "ray":
+        raise ValueError(f"--ray-address {ray_address} is for --executor ray: give both")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device is {device!r}: needed cpu, cuda or auto")
     if device == "cuda" and not torch.cuda.is_available():
@@ -223,13 +234,20 @@ def _run(
         for seed in range(definition.run.seeds)
     ]
     if ranks == 1:
-        prepared(replace(jobs[0], device="cpu"))  # what is wrong with the data or the model is said once, here
+        model, loaded, _ = prepared(replace(jobs[0], device="cpu"))
+        task(loaded, definition.train, model)  # what is wrong with the data or the model has now been said, once
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
+    if ranks > 1:
+        outcomes = run_seeds_on_ranks(jobs)
+    elif executor == "ray":
+        outcomes = run_seeds_on_ray(jobs, ray_address)
+    else:
+        outcomes = run_seeds(jobs, workers)
     finished = []
     with _progress() as progress:
         bar = progress.add_task(definition.name, total=len(jobs), note="")
-        for done in run_seeds(jobs, workers) if ranks == 1 else run_seeds_on_ranks(jobs):
+        for done in outcomes:
             finished.append(done)
             if done.error:
                 progress.console.print(f"seed {done.seed} failed: {done.error}", style="red", markup=False)

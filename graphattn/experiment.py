@@ -76,6 +76,8 @@ class Train:
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"batch is {self.batch}, needed at least 1")
+        if self.neighbors is not None and (not self.neighbors or min(self.neighbors) < -1):
+            raise ValueError(f"neighbors is {list(self.neighbors)}, needed a number for each hop, or -1 for all")
         for name, least in (("lr", 0.0), ("weight_decay", 0.0), ("epochs", 0), ("patience", 1)):
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:

@@ -31,7 +31,8 @@ class SAGEConv(nn.Module):
     Shapes: x [N, F], edge_index [2, E] -> [N, out_channels]. `width` is that of V's output or of the LSTM's state.
 
     Raises:
-        ValueError: an unknown aggregator, or an odd `out_channels` where two halves are needed.
+        ValueError: an unknown aggregator, a `width` where there is none, or an odd `out_channels` where two halves are
+            needed.
 
     Paper: Hamilton, Ying and Leskovec, Inductive Representation Learning on Large Graphs, NeurIPS 2017. As its authors'
     code, the two maps' outputs are put side by side; PyG's SAGEConv adds them.
@@ -45,6 +46,8 @@ class SAGEConv(nn.Module):
         if aggregator != "gcn" and out_channels % 2:
             raise ValueError(f"out_channels is {out_channels}: needed an even number, half of it for the node itself")
         self.in_channels, self.out_channels, self.aggregator = in_channels, out_channels, aggregator
+        if width is not None and aggregator in ("gcn", "mean"):
+            raise ValueError(f"width is {width}, but {aggregator} aggregates the features as they are: leave it out")
         half = out_channels if aggregator == "gcn" else out_channels // 2
         aggregated = in_channels
         if aggregator == "max-pool":

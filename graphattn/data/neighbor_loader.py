@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,10 +25,10 @@ class NeighborLoader(NodeLoader):
     A batch has `n_id`, `e_id`, `input_id`, `batch_size`, `num_sampled_nodes`, `num_sampled_edges` and, if disjoint,
     `batch`; its first `batch_size` nodes are the seeds. `NeighborSampler` says what is sampled.
 
-    Up to `prefetch` batches are made ahead in threads, which sample and gather features without Python's lock; in which
-    order they finish changes nothing. `num_workers` makes them in processes instead, as in PyG. Features that lie in a
-    memory-mapped file (`torch.from_file`, `torch.load(mmap=True)`, `torch.from_numpy` of a `numpy.memmap`) are read as
-    far as batches need them.
+    Up to `prefetch` batches are made ahead in threads, which sample and gather features without Python's lock; how
+    many, and in which order they finish, changes nothing. Transforms are called where the batch is used. `num_workers`
+    makes batches in processes instead, as in PyG. Features that lie in a memory-mapped file (`torch.from_file`,
+    `torch.load(mmap=True)`, `torch.from_numpy` of a `numpy.memmap`) are read as far as batches need them.
 
     Args:
         neighbor_sampler: a sampler to use instead of our own, e.g. PyG's where pyg-lib is installed.
@@ -80,35 +81,61 @@ class NeighborLoader(NodeLoader):
             node_sampler=neighbor_sampler,
             input_nodes=input_nodes,
             input_time=input_time,
-            transform=transform,
             transform_sampler_output=transform_sampler_output,
             filter_per_worker=filter_per_worker,
             **kwargs,
         )
-        self._ahead = prefetch
+        self._ahead, self._last_transform = prefetch, transform
+
+    def filter_fn(self, out: Any) -> Any:
+        """The sampled nodes and edges with their features, transformed."""
+        return self._transformed(super().filter_fn(out))
+
+    def _transformed(self, batch: Any) -> Any:
+        return batch if self._last_transform is None else self._last_transform(batch)
 
     def _get_iterator(self) -> Iterator[Any]:
         ours = isinstance(self.node_sampler, NeighborSampler)
-        if not ours or self._ahead == 0 or self.num_workers > 0 or self.batch_sampler is None or self.pin_memory:
+        if not ours or self.num_workers > 0 or self.batch_sampler is None or self.pin_memory:
             return super()._get_iterator()
-        return self._from_threads()
+        return self._from_threads() if self._ahead else self._one_by_one()
+
+    def _one_by_one(self) -> Iterator[Any]:
+        for make, finish in self._batches():
+            yield finish(make())
 
     def _from_threads(self) -> Iterator[Any]:
-        """Each batch has a generator seed of its own, drawn here in order."""
-        waiting: deque[Future[Any]] = deque()
+        waiting: deque[tuple[Future[Any], Callable[[Any], Any]]] = deque()
         with ThreadPoolExecutor(self._ahead, thread_name_prefix="sampling") as threads:
             try:
-                for index in self.batch_sampler:
-                    seed = int(torch.randint(2**63 - 1, ()))
-                    waiting.append(threads.submit(self._batch, index, seed))
+                for make, finish in self._batches():
+                    waiting.append((threads.submit(make), finish))
                     if len(waiting) > self._ahead:
-                        yield waiting.popleft().result()
+                        made, finish = waiting.popleft()
+                        yield finish(made.result())
                 while waiting:
-                    yield waiting.popleft().result()
+                    made, finish = waiting.popleft()
+                    yield finish(made.result())
             finally:
-                for batch in waiting:
-                    batch.cancel()
+                for made, _ in waiting:
+                    made.cancel()
 
-    def _batch(self, index: Any, seed: int) -> Any:
-        out = self.node_sampler.seeded(seed).sample_from_nodes(self.input_data[index])
-        return self.filter_fn(out)
+    def _batches(self) -> Iterator[tuple[Callable[[], Any], Callable[[Any], Any]]]:
+        """How to make each batch, wherever, and how to finish it, where it is used: there the transforms are called.
+
+        A batch is drawn by a seed made of its number and of one that is drawn here, before all else.
+        """
+        sampler, transformed_late = self.node_sampler, self.transform_sampler_output is not None
+        first = sampler.seed
+        if first is None:
+            first = int(torch.randint(2**62, (), generator=self.generator))
+        gradients = torch.is_grad_enabled()
+
+        def make(number: int, index: Any) -> Any:
+            with torch.set_grad_enabled(gradients):
+                out = sampler.seeded(first + number).sample_from_nodes(self.input_data[index])
+                return out if transformed_late else NodeLoader.filter_fn(self, out)
+
+        finish = self.filter_fn if transformed_late else self._transformed
+        for number, index in enumerate(self.batch_sampler):
+            yield partial(make, number, index), finish

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
+from torch_geometric.index import index2ptr
 from torch_geometric.sampler import HeteroSamplerOutput, SamplerOutput
 from torch_geometric.sampler import NeighborSampler as PyGNeighborSampler
 from torch_geometric.sampler.base import DataType, SubgraphType
@@ -31,7 +32,7 @@ class NeighborSampler(PyGNeighborSampler):
 
     Paper: Hamilton, Ying and Leskovec, Inductive Representation Learning on Large Graphs, NeurIPS 2017. Differences
     from PyG 2.8: `induced` also for several kinds of edges and for `disjoint`; sampling along the edges' direction
-    (`sample_direction="backward"`) and remote stores are not offered.
+    (`sample_direction="backward"`), remote stores, `share_memory` and the deprecated `directed` are not offered.
 
     Raises:
         ImportError: the package was installed without its compiled kernels.
@@ -71,6 +72,12 @@ class NeighborSampler(PyGNeighborSampler):
         sizes = {kind: (data[kind] if hetero else data).num_nodes for kind in self.node_types}
         self.num_nodes = sizes if hetero else sizes[None]
         node_time, edge_time = _times(data, time_attr)
+        if self.subgraph_type == SubgraphType.induced and time_attr is not None:
+            raise ValueError(
+                "subgraph_type is 'induced' with time_attr: edges of other times would join: choose another"
+            )
+        if temporal_strategy == "last" and (replace or weight_attr is not None):
+            raise ValueError("temporal_strategy is 'last', which draws nothing: leave out replace and weight_attr")
         self.node_time = node_time if hetero or node_time is None else node_time[None]
         self.edge_time = edge_time if hetero or edge_time is None else edge_time[None]
         ptrs, neighbours, perms = {}, {}, {}
@@ -97,12 +104,12 @@ class NeighborSampler(PyGNeighborSampler):
             "edge_times": [_long(_ordered((edge_time or {}).get(kind), perms[kind])) for kind in self.edge_types],
         }
         self._graph = _held(self._arrays)
-        self._seed: int | None = None
+        self.seed: int | None = None
 
     def seeded(self, seed: int) -> NeighborSampler:
         """The same sampler, which draws what `seed` says instead of asking torch's generator."""
         other = object.__new__(type(self))
-        other.__dict__.update(vars(self), _seed=seed)
+        other.__dict__.update(vars(self), seed=seed)
         return other
 
     def __getstate__(self) -> dict[str, Any]:
@@ -116,8 +123,14 @@ class NeighborSampler(PyGNeighborSampler):
         hetero = isinstance(seed, dict)
         seeds = seed if hetero else {None: seed}
         times = (seed_time or {}) if hetero else {None: seed_time}
-        if self.edge_time is not None and not all(times.get(kind) is not None for kind in seeds):
-            raise ValueError("times are of the edges, so the seeds have none of their own: give input_time")
+        if self.is_temporal:
+            for kind, place in ((kind, self.node_types.index(kind)) for kind in seeds):
+                if times.get(kind) is None and self._arrays["node_times"][place] is None:
+                    raise ValueError(
+                        f"the seeds{f' {kind}' if kind else ''} have no times of their own: give input_time"
+                    )
+        for kind in seeds:
+            _check_times(times.get(kind), "input_time")
         wanted = self.num_neighbors.get_values(self.edge_types if hetero else None)
         nodes, edges = self._graph.sample(
             [wanted[kind] for kind in self.edge_types] if hetero else [wanted],
@@ -128,7 +141,7 @@ class NeighborSampler(PyGNeighborSampler):
             self.subgraph_type == SubgraphType.induced,
             self.disjoint,
             self.temporal_strategy == "last",
-            int(torch.randint(2**63 - 1, ())) if self._seed is None else self._seed,
+            int(torch.randint(2**63 - 1, ())) if self.seed is None else self.seed,
         )
         node, of_seed, per_hop = _by_kind(self.node_types, nodes)
         row, col, edge, edges_per_hop = _by_kind(self.edge_types, edges)
@@ -151,10 +164,15 @@ def _by_receiver(
     edges: Any, sizes: tuple[int, int], node_time: Tensor | None, edge_time: Tensor | None, is_sorted: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """ptr, senders and which edges they are: grouped by receiver, in a group by time, else in the order given."""
-    if is_sorted or "edge_index" not in edges:
+    if "edge_index" not in edges:  # a sparse adjacency
         return to_csc(edges, device="cpu", is_sorted=is_sorted, src_node_time=node_time, edge_time=edge_time)
     senders, receivers = edges.edge_index.cpu()
-    times = edge_time if edge_time is not None else None if node_time is None else node_time[senders]
+    if is_sorted:
+        checked = Graph(senders, receivers, *sizes)
+        if (receivers.diff() < 0).any():
+            raise ValueError("is_sorted is true, but the edges are not sorted by receiver: leave it out")
+        return index2ptr(checked.receivers, sizes[1]), checked.senders.clone(), None  # not the caller's to change
+    times = edge_time.cpu() if edge_time is not None else None if node_time is None else node_time.cpu()[senders]
     by_time = None if times is None else times.argsort(stable=True)
     if by_time is not None:
         senders, receivers = senders[by_time], receivers[by_time]
@@ -191,6 +209,8 @@ def _times(data: Data | HeteroData, name: str | None) -> tuple[dict[Any, Tensor]
     else:
         of_nodes = {None: data[name]} if name in data and data.is_node_attr(name) else {}
         of_edges = {None: data[name]} if name in data and data.is_edge_attr(name) else {}
+    for times in (*of_nodes.values(), *of_edges.values()):
+        _check_times(times, f"time_attr {name!r}")
     if bool(of_nodes) == bool(of_edges):
         found = "both nodes and edges have it" if of_nodes else "neither nodes nor edges have it"
         raise ValueError(f"time_attr is {name!r}, but {found}: needed an attribute of the nodes or of the edges")
@@ -205,7 +225,9 @@ def _weights(data: Data | HeteroData, name: str | None, kinds: list[Any]) -> dic
         store = data[kind] if kind else data
         if name not in store:
             raise ValueError(f"weight_attr is {name!r}, which the edges{f' {kind}' if kind else ''} do not have")
-        weights[kind] = store[name].double().flatten()
+        weights[kind] = store[name].detach().cpu().double().flatten()
+        if weights[kind].numel() != store.num_edges:
+            raise ValueError(f"weight_attr {name!r} has {weights[kind].numel()} entries for {store.num_edges} edges")
         wrong = ~(weights[kind].isfinite() & (weights[kind] >= 0))
         if wrong.any():
             raise ValueError(
@@ -217,6 +239,11 @@ def _weights(data: Data | HeteroData, name: str | None, kinds: list[Any]) -> dic
 
 def _ordered(values: Tensor | None, perm: Tensor | None) -> Tensor | None:
     return values if values is None or perm is None else values[perm]
+
+
+def _check_times(times: Tensor | None, what: str) -> None:
+    if times is not None and (times.is_floating_point() or times.is_complex()):
+        raise ValueError(f"{what} has dtype {times.dtype}: needed whole numbers, e.g. seconds as int64")
 
 
 def _long(values: Tensor | None) -> Tensor | None:

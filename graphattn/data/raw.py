@@ -78,7 +78,7 @@ class RawGraphs:
     """G graphs of N nodes in all, one after the other; edges as in RawGraph, none between two graphs."""
 
     features: Array  # [N, F]
-    labels: Array  # [N, C] of 0 and 1: several labels a node; [G] int64: one class a graph
+    labels: Array  # [N, C] of 0 and 1: several labels a node
     graph: Array  # [N] int64: the graph of each node, ascending from 0
     senders: Array  # [edges] int64
     receivers: Array  # [edges] int64

@@ -24,14 +24,20 @@ class Layered(nn.Module):
     def step(self, i: int, x: Any, edge_index: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, x: Any, edge_index: Tensor, per_hop: PerHop | None = None) -> Tensor:
-        """`x` [N, F], `edge_index` [2, E] -> logits [N, C].
+    def forward(self, x: Any, edge_index: Tensor, per_hop: PerHop | None = None, only: int | None = None) -> Tensor:
+        """`x` [N, F], `edge_index` [2, E] -> logits [N, C]; with `only`, that step alone, on what the one before gave.
 
         With `per_hop`, of a batch whose edges were sampled hop by hop: each layer leaves out the nodes and edges that
-        its seeds no longer need, and the seeds' logits, the first rows, are as without.
+        its seeds no longer need, and the seeds' logits, the first rows, are as without. Layer i of L needs L - i hops.
         """
+        if only is not None:
+            return self.step(only, x, edge_index)
+        left_out = 0  # hops, the furthest first
         for i in range(len(self.layers)):
             if per_hop is not None:
-                x, edge_index, _ = trim_to_layer(i, *map(list, per_hop), x, edge_index)
+                nodes, edges = map(list, per_hop)
+                while len(edges) - left_out > len(self.layers) - i:
+                    left_out += 1
+                    x, edge_index, _ = trim_to_layer(left_out, nodes, edges, x, edge_index)
             x = self.step(i, x, edge_index)
         return x

@@ -34,6 +34,8 @@ class SAGE(Layered):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if not hidden:
+            raise ValueError("hidden is empty: needed the width of at least one layer")
         widths = [in_channels, *hidden]
         self.layers = nn.ModuleList(SAGEConv(a, b, aggregator, width) for a, b in pairwise(widths))
         self.classifier = Linear(widths[-1], num_classes, weight_initializer="glorot", bias_initializer="zeros")

@@ -277,6 +277,7 @@ NB_MODULE(_cpu, module) {
              "threads"_a, "out"_a.noconvert());
   module.def("drop", drop, "from_"_a.noconvert(), "p"_a, "seed"_a, "threads"_a, "to"_a.noconvert());
   module.def("group", group, "ends"_a.noconvert(), "others"_a.noconvert(), "other_nodes"_a, "threads"_a, "ptr"_a.noconvert(), "edges"_a.noconvert(), "grouped_others"_a.noconvert());
+  nb::set_leak_warnings(false);  // a process that ends at once, as workers do, need not tidy up
   bind_sampling(module);
 }
 

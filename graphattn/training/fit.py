@@ -114,10 +114,10 @@ def _epoch(step: Callable[[Any], Tensor], task: Task) -> Tensor:
 
 
 def _only(task: Task) -> Any:
-    batches = list(task.batches())
-    if len(batches) != 1:
-        raise ValueError(f"a step on one batch is captured, an epoch has {len(batches)}: leave out --cuda-graph")
-    return batches[0]
+    if not task.whole:
+        raise ValueError("a step is captured on one batch that never changes, these do: leave out --cuda-graph")
+    (batch,) = task.batches()
+    return batch
 
 
 def _step(fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:

@@ -26,6 +26,7 @@ class MultiLabelNodes:
     """
 
     score: ClassVar[str] = "f1"
+    whole: ClassVar[bool] = False
 
     def __init__(self, data: GraphSet, batch: int, neighbors: Sequence[int] | None = None) -> None:
         self.data = data

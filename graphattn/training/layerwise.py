@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from graphattn.data import NeighborLoader
+from graphattn.data import NeighborLoader, NeighborSampler
 
 
 @torch.no_grad()
@@ -20,7 +19,8 @@ def layerwise(
 
     Layer by layer, `batch_size` nodes at a time hear all that enter them; each layer is computed once for each node,
     not once for each node that needs it. In memory at any time: one batch with its senders, and two layers' outputs;
-    with `folder` these lie in memory-mapped files there, which are removed but for the last one, the result's.
+    with `folder` these lie in memory-mapped files there, which are removed but for the last one, the result's. The
+    result is in the CPU's memory whatever device the model is on.
 
     Raises:
         ValueError: a model whose layers look further than one hop, or a batch size below 1.
@@ -33,17 +33,18 @@ def layerwise(
         raise ValueError(f"batch_size is {batch_size}, needed at least 1")
     if x.shape[0] == 0:
         return model(x, edge_index)
-    inner: Any = getattr(model, "module", model)  # of Fabric's wrapper, which knows no step
+    num_layers = len(model.layers)  # type: ignore[arg-type]
     training = model.training
     model.eval()
     device = next(model.parameters()).device
     try:
         whole = Data(edge_index=edge_index, num_nodes=x.shape[0])
-        loader = NeighborLoader(whole, [-1], batch_size=batch_size)
-        for i in range(len(inner.layers)):
+        sampler = NeighborSampler(whole, [-1]).seeded(0)  # takes all, so torch's generator need not be asked
+        loader = NeighborLoader(whole, [-1], batch_size=batch_size, neighbor_sampler=sampler)
+        for i in range(num_layers):
             out: Tensor | None = None
             for batch in loader:
-                own = inner.step(i, x[batch.n_id].to(device), batch.edge_index.to(device))[: batch.batch_size].cpu()
+                own = model(x[batch.n_id].to(device), batch.edge_index.to(device), only=i)[: batch.batch_size].cpu()
                 if out is None:
                     out = _held(x.shape[0], own, folder and folder / f"layer-{i}.bin")
                 out[batch.input_id] = own
@@ -61,5 +62,6 @@ def _held(rows: int, like: Tensor, file: Path | None) -> Tensor:
     if file is None:
         return like.new_empty(rows, like.shape[1])
     file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)  # an earlier result may still be in use; it keeps its own
     flat = torch.from_file(str(file), shared=True, size=rows * like.shape[1], dtype=like.dtype)
     return flat.view(rows, like.shape[1])

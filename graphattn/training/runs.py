@@ -85,7 +85,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     train = job.experiment.train
     outcome = fit(
         model,
-        task(loaded, train),
+        task(loaded, train, model),
         _optimizer(model, train),
         stopping.rule(train.stop, train.patience, train.epochs),
         fabric=fabric,
@@ -110,23 +110,31 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     return result
 
 
-def task(loaded: NodeData | GraphSet, train: Train) -> Task:
-    """What is asked on such data.
+def task(loaded: NodeData | GraphSet, train: Train, model: nn.Module) -> Task:
+    """What the model is asked on such data.
 
     Raises:
-        ValueError: `batch` without `neighbors` for one graph, or `neighbors` without `batch`; one graph as a whole for
-            several ranks, which would all do the same.
+        ValueError: `batch` without `neighbors` for one graph, or `neighbors` without `batch`; a model that cannot do
+            what is asked; one graph as a whole for several ranks, which would all do the same.
     """
+    if train.neighbors is not None and train.batch is None:
+        raise ValueError(f"train.neighbors is {train.neighbors} without train.batch, the nodes a step: give both")
     if isinstance(loaded, GraphSet):
-        return MultiLabelNodes(loaded, train.batch or 1, train.neighbors)
+        if getattr(model, "uses_labels", False):
+            raise ValueError(f"{type(model).__name__} spreads one graph's labels: {loaded.name} is a set of graphs")
+        return MultiLabelNodes(loaded, 1 if train.batch is None else train.batch, train.neighbors)
     if train.batch is not None and train.neighbors is not None:
-        return SampledNodeClassification(loaded, train.batch, train.neighbors)
-    for name, other in (("batch", "neighbors"), ("neighbors", "batch")):
-        if getattr(train, name) is not None:
+        if not getattr(model, "by_hop", False):
             raise ValueError(
-                f"train.{name} is {getattr(train, name)} without train.{other}: on one graph, as {loaded.name} is, "
-                f"needed both, to sample, or neither, to train on the whole"
+                f"{type(model).__name__} cannot be measured layer by layer, as sampled training needs on one graph: "
+                f"leave out train.batch and train.neighbors, or take a model such as gat, gatv2, sage or mlp"
             )
+        return SampledNodeClassification(loaded, train.batch, train.neighbors)
+    if train.batch is not None:
+        raise ValueError(
+            f"train.batch is {train.batch} without train.neighbors: on one graph, as {loaded.name} is, needed both, to "
+            f"sample, or neither, to train on the whole"
+        )
     if (ranks := number()[1]) > 1:
         raise ValueError(
             f"{loaded.name} as a whole cannot be shared by {ranks} ranks: give train.batch and train.neighbors, or "

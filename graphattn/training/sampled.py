@@ -25,6 +25,7 @@ class SampledNodeClassification:
     """
 
     score: ClassVar[str] = "accuracy"
+    whole: ClassVar[bool] = False
 
     def __init__(self, data: NodeData, batch: int, neighbors: Sequence[int]) -> None:
         if not isinstance(data.x, Tensor):
@@ -47,7 +48,8 @@ class SampledNodeClassification:
     def measures(self, model: nn.Module) -> dict[str, float]:
         """val_loss, val_accuracy and test_accuracy of the model as it is."""
         assert isinstance(self.data.x, Tensor)
-        return node_measures(layerwise(model, self.data.x, self.data.edge_index), self.data)
+        logits = layerwise(model, self.data.x, self.data.edge_index)
+        return node_measures(logits.to(self.data.y.device), self.data)
 
 
 def seeds_output(model: nn.Module, batch: Data) -> Tensor:

@@ -15,10 +15,11 @@ from graphattn.data import NodeData
 
 class Task(Protocol):
     """An epoch takes a step on each of `batches`. `measures` are floats; those named val_loss and, with `score` put in,
-    val_<score> steer the stopping rule.
+    val_<score> steer the stopping rule. `whole`: each epoch has one batch, always the same.
     """
 
     score: ClassVar[str]
+    whole: ClassVar[bool]
 
     def batches(self) -> Iterable[Any]: ...
 
@@ -31,6 +32,7 @@ class NodeClassification:
     """Transductive: every node is seen, the training nodes' labels too. Accuracies are in percent."""
 
     score: ClassVar[str] = "accuracy"
+    whole: ClassVar[bool] = True
 
     def __init__(self, data: NodeData) -> None:
         self.data = data

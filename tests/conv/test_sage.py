@@ -11,6 +11,7 @@ from torch_geometric.nn.aggr import LSTMAggregation, MaxAggregation, MeanAggrega
 from graphattn.conv import SAGEConv
 from graphattn.conv.sage import last_state, neighbours_max, neighbours_mean, packed, shuffled
 from graphattn.graph import Graph
+from graphattn.models.sage import SAGE
 
 AGGREGATORS = ("gcn", "mean", "lstm", "max-pool")
 
@@ -74,7 +75,8 @@ def test_sequences_are_packed_without_padding() -> None:
 def test_the_layer_is_its_formula(aggregator: str, name: str) -> None:
     graph = GRAPHS[name]
     torch.manual_seed(0)
-    layer = SAGEConv(5, 8, aggregator, width=3).double().eval()  # type: ignore[arg-type]
+    width = None if aggregator in ("gcn", "mean") else 3
+    layer = SAGEConv(5, 8, aggregator, width).double().eval()  # type: ignore[arg-type]
     x, edges = features(graph), edge_index(graph)
     rows = []
     for node in range(graph.num_receivers):
@@ -122,4 +124,8 @@ def test_what_cannot_be_built() -> None:
         SAGEConv(5, 8, "max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="out_channels is 7: needed an even number"):
         SAGEConv(5, 7)
+    with pytest.raises(ValueError, match="width is 3, but mean aggregates the features as they are"):
+        SAGEConv(5, 8, "mean", width=3)
+    with pytest.raises(ValueError, match="hidden is empty"):
+        SAGE(5, 3, hidden=())
     assert SAGEConv(5, 7, "gcn").out_channels == 7

@@ -153,9 +153,13 @@ def test_all_neighbours_give_the_layers_output_on_the_whole_graph(name: str) -> 
         torch.testing.assert_close(out, whole[batch.n_id[: batch.batch_size]])
 
 
-def sampled(loader: NeighborLoader) -> list[list[int]]:
+def sampled(loader: NeighborLoader, used: int = 0) -> list[list[int]]:
     torch.manual_seed(5)
-    return [batch.e_id.tolist() for batch in loader]
+    found = []
+    for batch in loader:
+        torch.rand(used)
+        found.append(batch.e_id.tolist())
+    return found
 
 
 def test_only_the_seed_decides() -> None:
@@ -163,11 +167,14 @@ def test_only_the_seed_decides() -> None:
     ready = {"data": data, "num_neighbors": [2, 2], "batch_size": 4, "shuffle": True}
     expected = sampled(NeighborLoader(**ready))
     assert expected != sampled(NeighborLoader(**ready | {"num_neighbors": [2, 3]}))
-    for ahead in (1, 2, 7):
-        for _ in range(3):
-            assert sampled(NeighborLoader(**ready, prefetch=ahead)) == expected
-    one_by_one = NeighborLoader(**ready, prefetch=0)
-    assert sampled(one_by_one) == sampled(one_by_one)
+    for ahead in (0, 1, 2, 7):
+        for used in (0, 3):  # random numbers taken by what is done with a batch
+            assert sampled(NeighborLoader(**ready, prefetch=ahead), used) == expected
+    own = [
+        sampled(NeighborLoader(**ready, prefetch=k, neighbor_sampler=NeighborSampler(data, [2, 2]).seeded(4)))
+        for k in (0, 2)
+    ]
+    assert own[0] == own[1] != expected
     torch.manual_seed(6)
     assert [batch.e_id.tolist() for batch in NeighborLoader(**ready)] != expected
 
@@ -289,6 +296,20 @@ def test_several_kinds_of_nodes_and_edges() -> None:
                 assert torch.equal(batch[kind].x, data[kind].x[batch[kind].n_id])
 
 
+def test_seeds_without_times_need_some() -> None:
+    data = two_kinds()
+    data["author"].time = torch.arange(4)
+    with pytest.raises(ValueError, match="the seeds paper have no times of their own: give input_time"):
+        list(NeighborLoader(data, [2], input_nodes=("paper", None), time_attr="time"))
+
+
+def test_a_sorted_graph_may_be_changed_afterwards() -> None:
+    data = star(3)
+    sampler = NeighborSampler(data, [-1], is_sorted=True)
+    data.edge_index += 10**12
+    assert sampler._sample(torch.tensor([0])).node.tolist() == [0, 1, 2, 3]
+
+
 def test_each_kind_of_edge_has_its_own_number() -> None:
     wanted = {kind: [0] for kind in two_kinds().edge_types} | {("author", "writes", "paper"): [-1]}
     batch = next(iter(NeighborLoader(two_kinds(), wanted, input_nodes=("paper", torch.tensor([0, 5])), batch_size=2)))
@@ -321,6 +342,22 @@ def test_features_may_lie_in_a_file(tmp_path: Path) -> None:
     data.x = torch.from_file(str(path), shared=False, size=120).view(30, 4)
     for batch in NeighborLoader(data, [3], batch_size=7):
         assert torch.equal(batch.x, x[batch.n_id])
+
+
+def test_transforms_are_called_where_the_batch_is_used() -> None:
+    where = []
+
+    def noted(batch: Any) -> Any:
+        where.append(threading.current_thread())
+        return batch
+
+    for option in ("transform", "transform_sampler_output"):
+        for ahead in (0, 2):
+            assert (
+                len(list(NeighborLoader(data_of("random"), [2], batch_size=9, prefetch=ahead, **{option: noted}))) == 4
+            )
+    assert set(where) == {threading.current_thread()}
+    assert len(where) == 16
 
 
 def test_transforms_are_applied() -> None:
@@ -359,6 +396,13 @@ def weighted(*weights: float) -> Data:
         (Data(edge_index=torch.tensor([[5], [0]]), num_nodes=2), {}, "holds node 5, but there are 2 nodes"),
         (star(3), {"input_nodes": torch.tensor([9])}, "a seed is node 9, needed 0 to 3"),
         (star(3, time=torch.arange(3)), {"time_attr": "time"}, "give input_time"),
+        (star(3, time=torch.rand(4)), {"time_attr": "time"}, "has dtype torch.float32: needed whole numbers"),
+        (star(3, time=torch.arange(4)), {"time_attr": "time", "input_time": torch.rand(4)}, "input_time has dtype"),
+        (star(3, time=torch.arange(4)), {"time_attr": "time", "subgraph_type": "induced"}, "edges of other times"),
+        (star(3), {"temporal_strategy": "last", "replace": True}, "leave out replace and weight_attr"),
+        (star(3, w=torch.ones(4)), {"weight_attr": "w"}, "has 4 entries for 3 edges"),
+        (Data(edge_index=torch.tensor([[0, 0], [1, 0]]), num_nodes=2), {"is_sorted": True}, "not sorted by receiver"),
+        (Data(edge_index=torch.tensor([[0], [9**9]]), num_nodes=2), {"is_sorted": True}, "but there are 2 nodes"),
     ],
 )
 def test_what_cannot_be_sampled(data: Data, options: dict[str, Any], message: str) -> None:
@@ -372,8 +416,7 @@ def test_an_install_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> 
         NeighborSampler(star(3), [1])
 
 
-def test_no_lock_is_held_while_sampling() -> None:
-    """Two threads sample at once; with torch's generator asked in between, each keeps to its seed."""
+def test_threads_keep_to_their_seeds() -> None:
     sampler = NeighborSampler(data_of("random"), [5, 5, 5])
     seeds = torch.arange(30)
 

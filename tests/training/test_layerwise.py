@@ -63,6 +63,22 @@ def test_seeds_need_less_and_less_of_a_batch(name: str) -> None:
         assert len(trimmed) < len(own)
 
 
+def test_results_in_one_folder_do_not_disturb_each_other(tmp_path: Path) -> None:
+    edges, x = edge_index(GRAPHS["random"]), features(30)
+    first = layerwise(network("gat"), x, edges, folder=tmp_path)
+    kept = first.clone()
+    layerwise(network("mlp"), x, edges, folder=tmp_path)
+    layerwise(network("gat"), 2 * x, edges, folder=tmp_path)
+    assert torch.equal(first, kept)
+
+
+def test_torchs_generator_is_not_asked() -> None:
+    model = network("gat")
+    state = torch.get_rng_state()
+    layerwise(model, features(30), edge_index(GRAPHS["random"]))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_what_cannot_be_run_layer_by_layer() -> None:
     edges = edge_index(GRAPHS["random"])
     with pytest.raises(ValueError, match=r"GCN cannot be run layer by layer: needed a model with step\(\)"):

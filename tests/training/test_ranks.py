@@ -14,6 +14,7 @@ import torch
 
 from graphattn.data import load_nodes
 from graphattn.experiment import Train
+from graphattn.models import MODELS
 from graphattn.training.ranks import Shares, check_same, weighted
 from graphattn.training.runs import task
 
@@ -59,6 +60,7 @@ SCRIPT = """
 import os, sys
 import torch
 from torch import nn
+from graphattn.models import MODELS
 from graphattn.training.ranks import Shares, check_same, joined, number, weighted
 
 fabric = joined("cpu", "32-true")
@@ -114,7 +116,7 @@ def test_a_lost_rank_ends_the_others(script: Path, tmp_path: Path) -> None:
 def test_a_whole_graph_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphattn.training.runs.number", lambda: (0, 2))
     with pytest.raises(ValueError, match=r"digits as a whole cannot be shared by 2 ranks: give train.batch"):
-        task(load_nodes("digits"), Train())
+        task(load_nodes("digits"), Train(), MODELS["mlp"](64, 10))
 
 
 def test_one_process_has_all_shares() -> None:

@@ -14,6 +14,7 @@ from graphattn.experiment import Train
 from graphattn.models import MODELS
 from graphattn.training import NodeClassification, SampledNodeClassification, fit
 from graphattn.training.runs import task
+from graphattn.training.sampled import seeds_output
 from graphattn.training.stopping import Never
 
 NETWORK = {"hidden": 8, "heads": 4, "dropout": 0.2, "attention_dropout": 0.2, "feature_dropout": 0.0}
@@ -58,12 +59,36 @@ def test_it_learns(digits: NodeData, tmp_path: Path) -> None:
 
 
 def test_the_definition_says_which_task(digits: NodeData) -> None:
-    assert isinstance(task(digits, Train()), NodeClassification)
-    assert isinstance(task(digits, Train(batch=32, neighbors=(5, 5))), SampledNodeClassification)
+    mlp, gcn = MODELS["mlp"](64, 10), MODELS["gcn"](64, 10)
+    assert isinstance(task(digits, Train(), gcn), NodeClassification)
+    assert isinstance(task(digits, Train(batch=32, neighbors=(5, 5)), mlp), SampledNodeClassification)
     with pytest.raises(ValueError, match=r"train\.batch is 32 without train\.neighbors: .*needed both"):
-        task(digits, Train(batch=32))
+        task(digits, Train(batch=32), mlp)
     with pytest.raises(ValueError, match=r"train\.neighbors is \(5,\) without train\.batch"):
-        task(digits, Train(neighbors=(5,)))
+        task(digits, Train(neighbors=(5,)), mlp)
+    with pytest.raises(ValueError, match=r"GCN cannot be measured layer by layer.*leave out train\.batch"):
+        task(digits, Train(batch=32, neighbors=(5,)), gcn)
+    with pytest.raises(ValueError, match=r"neighbors is .* needed a number for each hop"):
+        Train(batch=32, neighbors=())
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_are_measured_in_themselves(digits: NodeData, tmp_path: Path, precision: str) -> None:
+    torch.manual_seed(0)
+    fabric = Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+    model = MODELS["gat"](digits.num_features, digits.num_classes, **NETWORK)
+    wrapped = fabric.setup_module(model).eval()
+    found = SampledNodeClassification(digits, 64, (3, 3)).measures(wrapped)
+    assert found == pytest.approx(NodeClassification(digits).measures(wrapped), rel=1e-3)
+
+
+def test_more_or_fewer_hops_than_layers(digits: NodeData) -> None:
+    """What is left out of a batch never changes what its seeds get."""
+    model = MODELS["gat"](digits.num_features, digits.num_classes, num_layers=3, **NETWORK).eval()
+    for hops in (1, 2, 3, 4, 5):
+        for batch in SampledNodeClassification(digits, 100, (2,) * hops).batches():
+            whole = model(batch.x, batch.edge_index)[: batch.batch_size]
+            torch.testing.assert_close(seeds_output(model, batch), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_sparse_features_are_refused(digits: NodeData, data_folder: Path) -> None:

@@ -1,0 +1,57 @@
+"""The seeds of an experiment over the machines of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from graphattn.experiment import save
+from graphattn.training.runs import Finished, Job, run_seed
+
+
+def run_seeds_on_ray(jobs: list[Job], address: str | None = None) -> Iterator[Finished]:
+    """Run the jobs as Ray tasks, as many at a time as the cluster has cores (or GPUs) for, and yield each as it ends.
+
+    `address` is that of a running cluster, as `ray.init` takes it; without one, Ray starts on this machine, and ends
+    with the last job. A seed whose worker or machine is lost is given to another, once; if both see the same `runs`
+    folder it goes on from its last checkpoint, else it begins again. Results are kept here whatever machine they come
+    from; checkpoints and curves stay where they were written.
+
+    Raises:
+        ImportError: Ray is not installed.
+        ConnectionError: no cluster at this address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("--executor ray needs Ray: pip install 'graphattn[ray]'") from error
+    ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    try:
+        gpus = 1 if jobs and jobs[0].device == "cuda" else 0
+        task = ray.remote(num_gpus=gpus, max_retries=1, retry_exceptions=False)(run_seed)
+        running = {task.options(num_cpus=job.threads).remote(_absolute(job)): job for job in jobs}
+        while running:
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            yield _outcome(ray, done, running.pop(done))
+    finally:
+        ray.shutdown()
+
+
+def _absolute(job: Job) -> Job:
+    """Workers have working directories of their own."""
+    data = None if job.data_folder is None else job.data_folder.resolve()
+    return replace(job, folder=job.folder.resolve(), data_folder=data)
+
+
+def _outcome(ray: Any, done: Any, job: Job) -> Finished:
+    try:
+        result = ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        return Finished(job.seed, None, f"{type(error.cause).__name__}: {error.cause}")
+    except ray.exceptions.RayError as error:
+        return Finished(job.seed, None, f"its worker was lost twice ({type(error).__name__}: {error})")
+    kept = job.seed_folder / "result.json"
+    if not kept.exists():  # the worker writes to another machine's disk
+        save(result, kept)
+    return Finished(job.seed, result)

@@ -1,0 +1,95 @@
+"""Seeds over a Ray cluster on this machine: the numbers of single runs, also when a worker is killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from graphattn import experiment
+from graphattn.training import Finished, Job, run_seed, run_seeds_on_ray
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own
+
+
+def jobs(folder: Path, seeds: int, *overrides: str, checkpoint_every: float = 10.0) -> list[Job]:
+    definition = experiment.load("digits/mlp", ["train.epochs=40", *overrides])
+    return [Job(definition, seed, folder, device="cpu", checkpoint_every=checkpoint_every) for seed in range(seeds)]
+
+
+def numbers(found: Iterator[Finished]) -> dict[int, dict[str, float]]:
+    """Of each seed all but the time it took; none may have failed."""
+    results = {}
+    for finished in found:
+        assert finished.result is not None, finished.error
+        results[finished.seed] = {name: value for name, value in finished.result.items() if name != "seconds"}
+    return results
+
+
+class Killer(threading.Thread):
+    """Kills a process that runs a seed as soon as `when` is true."""
+
+    def __init__(self, when: Callable[[], bool]) -> None:
+        super().__init__()
+        self.when, self.killed = when, False
+        self.start()
+
+    def run(self) -> None:
+        for _ in range(1200):
+            if self.when() and (process := next(self._processes(), None)):
+                os.kill(process, signal.SIGKILL)
+                self.killed = True
+                return
+            time.sleep(0.05)
+
+    def _processes(self) -> Iterator[int]:
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and b"ray::run_seed" in (folder / "cmdline").read_bytes():
+                    yield int(folder.name)
+            except OSError:
+                continue
+
+
+def test_a_cluster_gives_the_numbers_of_single_runs(tmp_path: Path) -> None:
+    found = numbers(run_seeds_on_ray(jobs(tmp_path / "ray", 3)))
+    alone = (Finished(job.seed, run_seed(job)) for job in jobs(tmp_path / "alone", 3))
+    assert found == numbers(alone)
+    assert (tmp_path / "ray" / "seed-2" / "metrics.csv").exists()
+
+
+def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
+    long = ["train.epochs=600"]
+    killer = Killer((tmp_path / "seed-0" / "last.pt").exists)
+    found = numbers(run_seeds_on_ray(jobs(tmp_path, 2, *long, checkpoint_every=0.0)))
+    killer.join()
+    assert killer.killed, "the worker ended before it was killed: train longer"
+    assert found == numbers(Finished(job.seed, run_seed(job)) for job in jobs(tmp_path / "alone", 2, *long))
+
+
+def test_a_seed_that_fails_is_reported_and_the_others_count(tmp_path: Path) -> None:
+    good, bad = jobs(tmp_path, 2)
+    bad = replace(bad, experiment=experiment.load("ppi/mlp"))  # whose files are not pinned, or not there
+    found = {finished.seed: finished for finished in run_seeds_on_ray([good, bad])}
+    assert found[0].result is not None
+    assert found[1].result is None
+    assert re.match("(FileNotFound|Value)Error: .*ppi", str(found[1].error))
+
+
+def test_no_cluster_there(tmp_path: Path) -> None:
+    with pytest.raises(ConnectionError):
+        next(run_seeds_on_ray(jobs(tmp_path, 1), "127.0.0.1:1"))
+
+
+def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ImportError, match=r"--executor ray needs Ray: pip install 'graphattn\[ray\]'"):
+        next(run_seeds_on_ray(jobs(tmp_path, 1)))
