@@ -20,7 +20,6 @@ def run_seeds_on_ray(jobs: list[Job], address: str | None = None) -> Iterator[Fi
 
     Raises:
         ImportError: Ray is not installed.
-        ConnectionError: no cluster at this address.
     """
     try:
         import ray

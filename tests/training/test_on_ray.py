@@ -84,11 +84,6 @@ def test_a_seed_that_fails_is_reported_and_the_others_count(tmp_path: Path) -> N
     assert re.match("(FileNotFound|Value)Error: .*ppi", str(found[1].error))
 
 
-def test_no_cluster_there(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError):
-        next(run_seeds_on_ray(jobs(tmp_path, 1), "127.0.0.1:1"))
-
-
 def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"--executor ray needs Ray: pip install 'graphattn\[ray\]'"):
