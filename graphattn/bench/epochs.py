@@ -13,19 +13,22 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch_geometric.data import Batch
 from torch_geometric.nn import GATConv as PyGGATConv
 
-from graphattn import data, ops
+from graphattn import data, experiment, ops
 from graphattn.bench.case import Case, Entry
 from graphattn.conv import GATConv
-from graphattn.data import NodeData
+from graphattn.data import GraphSet, NodeData
+from graphattn.experiment import Experiment
 from graphattn.models import MODELS
-from graphattn.training import NodeClassification, captured
+from graphattn.training import MultiLabelNodes, NodeClassification, Task, captured
 
 
 @dataclass(frozen=True)
 class EpochCase(Case):
-    """GAT with the paper's arguments. `forward` is the evaluation, `epoch` a training step and the evaluation.
+    """GAT as the experiment `data_set`/gat defines it. `forward` is the evaluation, `training step` one on a batch,
+    `epoch` a step on each batch and the evaluation.
 
     `bag_of_words`: the data set's features are sparse, and graphattn keeps them so; "graphattn dense" does not.
     "graphattn captured", on a GPU, replays the training step as a CUDA graph.
@@ -36,17 +39,18 @@ class EpochCase(Case):
 
     name: str
     data_set: str
-    bag_of_words: bool
+    bag_of_words: bool = False
+    one_graph: bool = True
     data_folder: Path | None = None
 
     def contestants(self, device: str) -> tuple[str, ...]:
-        captured = ("graphattn captured",) if device == "cuda" else ()
+        captured = ("graphattn captured",) if device == "cuda" and self.one_graph else ()
         dense = ("graphattn dense",) if self.bag_of_words else ()
         return ("graphattn", *captured, *dense, "pyg", "pyg compiled")
 
     def obstacle(self, contestant: str, device: str) -> str | None:
         try:
-            data.load_nodes(self.data_set, folder=self.data_folder)
+            data.load(self.data_set, folder=self.data_folder)
         except (OSError, ValueError) as error:
             return str(error)
         return None
@@ -56,43 +60,53 @@ class EpochCase(Case):
 
     def build(self, contestant: str, device: str) -> Entry:
         sparse = self.bag_of_words and contestant in ("graphattn", "graphattn captured")
-        return _Epoch(data.load_nodes(self.data_set, dense=not sparse, folder=self.data_folder).to(device), contestant)
+        dense = self.one_graph and not sparse
+        loaded = data.load(self.data_set, dense=dense, folder=self.data_folder).to(device)
+        return _Epoch(loaded, experiment.load(f"{self.data_set}/gat"), contestant)
 
 
 class _Epoch(Entry):
-    """What it takes for a graph is the whole task, with an edge_index of its own."""
+    """What it takes for a graph is the task and a batch to compare on, with an edge_index of its own."""
 
-    def __init__(self, loaded: NodeData, contestant: str) -> None:
+    def __init__(self, loaded: NodeData | GraphSet, definition: Experiment, contestant: str) -> None:
         torch.manual_seed(0)
-        self._model: nn.Module = MODELS["gat"](loaded.num_features, loaded.num_classes, feature_dropout=0.0)
-        self._model.to(loaded.y.device)
+        options = {**definition.model.options, "feature_dropout": 0.0}
+        self._model: nn.Module = MODELS["gat"](loaded.num_features, loaded.num_classes, **options)
+        self._model.to(_first(loaded).y.device)
         if contestant.startswith("pyg"):  # feature_dropout is 0 because PyG's layer has no such dropout
             for layer in [module for module in self._model.modules() if isinstance(module, GATConv)]:
                 layer.__class__ = PyGGATConv
-        self._optimizer = torch.optim.Adam(self._model.parameters(), lr=0.005, weight_decay=5e-4, fused=True)
-        self._x = loaded.x
+        train = definition.train
+        self._optimizer = torch.optim.Adam(
+            self._model.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=True
+        )
+        self._x = _first(loaded).x
 
         if contestant.startswith("pyg"):  # and torch's own dropout between the layers
             self._model.forward = ops.use(backend="reference")(self._model.forward)
         if contestant == "pyg compiled":
             self._model.compile()
 
-        def compute(task: NodeClassification) -> Tensor:
-            return self._model(task.data.x, task.data.edge_index)
+        def compute(graph: tuple[Task, Any]) -> Tensor:
+            return self._model(graph[1].x, graph[1].edge_index)
 
-        def make_task() -> NodeClassification:
-            return NodeClassification(replace(loaded, edge_index=loaded.edge_index.clone()))
+        def make_graph() -> tuple[Task, Any]:
+            if isinstance(loaded, GraphSet):
+                size = train.batch or 1
+                return MultiLabelNodes(loaded, size), Batch.from_data_list(list(loaded.train[:size]))
+            own = replace(loaded, edge_index=loaded.edge_index.clone())
+            return NodeClassification(own), own
 
         weights = dict(self._model.named_parameters())
-        super().__init__(compute, make_task, weights, list(weights.values()))
-        self._run_step = self._step
+        super().__init__(compute, make_graph, weights, list(weights.values()))
+        self._run_step: Callable[[], Tensor] = self._step
         if contestant == "graphattn captured":
             self._run_step = captured(self._step, self._model, self._optimizer)
             self.has_peak = False
 
     @property
     def directions(self) -> dict[str, Callable[[], Any]]:
-        return super().directions | {"epoch": lambda: (self.step(), self.forward())}
+        return super().directions | {"epoch": self._epoch}
 
     @property
     def inputs(self) -> list[Tensor]:
@@ -104,8 +118,8 @@ class _Epoch(Entry):
         return super().output()
 
     def forward(self) -> dict[str, float]:
-        """Evaluation: validation loss, validation and test accuracy."""
-        return self.graph.measures(self._model.eval())
+        """Evaluation: validation loss, validation and test scores."""
+        return self.graph[0].measures(self._model.eval())
 
     def step(self) -> Tensor:
         return self._run_step()
@@ -115,17 +129,32 @@ class _Epoch(Entry):
         if self._run_step != self._step:  # what was recorded reads the old graph
             self._run_step = captured(self._step, self._model, self._optimizer)
 
-    def _step(self) -> Tensor:
+    def _step(self, batch: Any = None) -> Tensor:
+        task, first = self.graph
         self._model.train()
         self._optimizer.zero_grad()
-        loss = self.graph.loss(self._model, self.graph.data)
+        loss = task.loss(self._model, first if batch is None else batch)
         loss.backward()
         self._optimizer.step()
         return loss.detach()
+
+    def _epoch(self) -> dict[str, float]:
+        task = self.graph[0]
+        if task.whole:
+            self.step()
+        else:
+            for batch in task.batches():
+                self._step(batch)
+        return self.forward()
 
     def answer(self) -> dict[str, Tensor]:
         """The logits and the gradients of the training loss, without dropout: its masks differ between contestants."""
         self._model.eval()
         self._optimizer.zero_grad()
-        self.graph.loss(self._model, self.graph.data).backward()
+        task, batch = self.graph
+        task.loss(self._model, batch).backward()
         return {"output": super().output().detach()} | self.gradients()
+
+
+def _first(loaded: NodeData | GraphSet) -> Any:
+    return loaded.train[0] if isinstance(loaded, GraphSet) else loaded

@@ -43,6 +43,7 @@ LAYERS = (
     LayerCase("transformer-cora", "transformer", CORA, in_features=1433, heads=8, width=8),
     EpochCase("epoch-cora", "cora", bag_of_words=True),
     EpochCase("epoch-citeseer", "citeseer", bag_of_words=True),
+    EpochCase("epoch-ppi", "ppi-rebuilt", one_graph=False),
 )
 
 OPS = (

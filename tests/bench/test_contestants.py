@@ -12,6 +12,7 @@ import pytest
 import torch
 from small import GAT, LAYERS, OPS
 from torch import Tensor, nn
+from torch_geometric.data import Data
 
 from graphattn import Graph, ops
 from graphattn.bench import agreement
@@ -20,6 +21,7 @@ from graphattn.bench.epochs import EpochCase
 from graphattn.bench.layers import LayerCase
 from graphattn.bench.operations import OpCase
 from graphattn.bench.run import run
+from graphattn.data import GraphSet
 
 HERE = {"torch-scatter": find_spec("torch_scatter") is not None, "scatter": find_spec("torch_scatter") is not None}
 
@@ -70,6 +72,23 @@ def test_an_epoch_on_a_bag_of_words(data_folder: Any) -> None:
     for name in ("graphattn", "graphattn dense"):
         agreement.check(case.name, name, entries[name].answer(), expected, case.tolerance)
     assert entries["graphattn"].inputs[0].numel() < entries["pyg"].inputs[0].numel() / 50
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_epoch_on_a_set_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = torch.stack([torch.arange(9), torch.arange(9).roll(1)])
+    graphs = [Data(x=torch.randn(9, 4), edge_index=ring, y=torch.ones(9, 3)) for _ in range(5)]
+    rings = GraphSet("rings", graphs[:3], graphs[3:4], graphs[4:], num_features=4, num_classes=3)
+    monkeypatch.setattr("graphattn.data.load", lambda *_, **__: rings)
+    case = EpochCase("epoch", "ppi-like", one_graph=False)
+    assert case.contestants("cuda") == ("graphattn", "pyg", "pyg compiled"), "batches that change are not captured"
+    entry = case.build("graphattn", "cpu")
+    steps = []
+    monkeypatch.setattr(entry, "_step", lambda batch=None: steps.append(batch))
+    entry.directions["epoch"]()
+    assert [batch.num_graphs for batch in steps] == [2, 1]
+    monkeypatch.setattr(EpochCase, "contestants", lambda self, device: ("graphattn", "pyg"))
+    assert statuses(case) == {"graphattn": "ok", "pyg": "ok"}
 
 
 def test_data_that_are_not_there(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

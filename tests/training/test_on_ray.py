@@ -34,6 +34,12 @@ def numbers(found: Iterator[Finished]) -> dict[int, dict[str, float]]:
     return results
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers import from the working directory first: in a checkout, another graphattn than the one installed."""
+    monkeypatch.chdir(tmp_path)
+
+
 class Killer(threading.Thread):
     """Kills a process that runs a seed as soon as `when` is true."""
 

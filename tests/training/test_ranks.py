@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import torch
 
+import graphattn
 from graphattn.data import load_nodes
 from graphattn.experiment import Train
 from graphattn.models import MODELS
 from graphattn.training.ranks import Shares, check_same, weighted
 from graphattn.training.runs import task
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(graphattn.__file__).resolve().parents[1]  # of the package that is tested, installed or not
 SAMPLED = ["--set", "train.batch=48", "--set", "train.neighbors=[-1,-1]"]
 NO_CHANCE = [f"--set=model.{kind}=0.0" for kind in ("dropout", "attention_dropout", "feature_dropout")]
 RUN = ["run", "digits/gat", "--seeds", "2", "--device", "cpu", "--set", "train.epochs=3", *SAMPLED, *NO_CHANCE]
