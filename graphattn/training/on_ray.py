@@ -16,8 +16,8 @@ def run_seeds_on_ray(jobs: list[Job], address: str | None = None) -> Iterator[Fi
     `address` is that of a running cluster, as `ray.init` takes it; without one, Ray starts on this machine, and ends
     with the last job. A seed whose worker or machine is lost is given to another, once; if both see the same `runs`
     folder it goes on from its last checkpoint, else it begins again. Results are kept here whatever machine they come
-    from; checkpoints and curves stay where they were written. Ray's workers import from this process's working directory
-    first, so one that holds another copy of graphattn, such as a checkout, is not the place to start from.
+    from; checkpoints and curves stay where they were written. Ray's workers import from this process's working
+    directory first, so one that holds another copy of graphattn, such as a checkout, is not the place to start from.
 
     Raises:
         ImportError: Ray is not installed.
