@@ -53,7 +53,7 @@ def test_the_command_refuses_before_anything_runs(tmp_path: Path) -> None:
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize(
-    ("name", "dropouts"), [("gat", ["dropout", "attention_dropout", "feature_dropout"]), ("gcn", ["dropout"])]
+    ("name", "dropouts"), [("gat", ["dropout", "attention_dropout", "feature_dropout"]), ("mlp", ["dropout"])]
 )
 def test_a_captured_step_trains_as_one_that_is_not(name: str, dropouts: list[str], tmp_path: Path) -> None:
     outcomes = []
@@ -78,6 +78,25 @@ def test_a_captured_step_trains_as_one_that_is_not(name: str, dropouts: list[str
     for plain, replayed in zip(outcomes[0].history, outcomes[1].history, strict=True):
         assert replayed["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
     assert outcomes[1].history[-1]["train_loss"] < outcomes[1].history[0]["train_loss"]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_a_step_that_waits_for_the_gpu_is_refused(tmp_path: Path) -> None:
+    """PyG's GCNConv asks how many loops a graph has, at every step."""
+    loaded = data.load("digits").to("cuda")
+    model = MODELS["gcn"](loaded.num_features, loaded.num_classes)
+    with pytest.raises(ValueError, match="waits for the GPU, which a CUDA graph cannot"):
+        fit(
+            model,
+            NodeClassification(loaded),
+            torch.optim.Adam(model.parameters()),
+            rule("none", 0, 6),
+            fabric=Fabric(accelerator="cuda", devices=1),
+            epochs=6,
+            folder=tmp_path,
+            cuda_graph=True,
+        )
 
 
 @pytest.mark.gpu
