@@ -1,6 +1,7 @@
 """What holds for every test: checked shapes, fresh memory that is NaN, and no skip that goes unnoticed."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # tiny tensors on a busy machine: threads that spin cost minutes
@@ -67,6 +68,14 @@ def pytest_report_header() -> str:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each device there is; a test that takes it needs no second version for the GPU."""
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _where_torch_scatter_is(request: pytest.FixtureRequest) -> None:
+    """torch-scatter is an extra that builds from source: tests with it as their back end need it, no others."""
+    given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if "scatter" in (given.get("backend"), given.get("backend_name")) and find_spec("torch_scatter") is None:
+        pytest.skip("needs torch-scatter: make scatter")
 
 
 @pytest.fixture(scope="session")
