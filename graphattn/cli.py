@@ -68,6 +68,9 @@ def run(
     runs: Runs = Path("runs"),
     fresh: Annotated[bool, typer.Option(help="Forget earlier runs of this definition and begin again.")] = False,
     record: Annotated[bool, typer.Option(help="Write the result beside the definition in experiments/.")] = False,
+    extend: Annotated[
+        bool, typer.Option(help="Count the seeds recorded there as done: a record may grow over days and machines.")
+    ] = False,
     cuda_graph: Annotated[bool, typer.Option(help="Replay the training step as one CUDA graph.")] = False,
     executor: Annotated[str, typer.Option(help="Where seeds run side by side: processes here, or ray.")] = "processes",
     ray_address: Annotated[
@@ -82,11 +85,15 @@ def run(
     """
     with _clear_errors():
         definition = experiment.load(name, set_ or [])
-        if record and (set_ or seeds):
-            raise ValueError("--record is for the definition as it stands: leave out --set and --seeds, or change it")
-        if seeds is not None:
-            definition = replace(definition, run=replace(definition.run, seeds=seeds))
-        result, failed = _run(definition, device, data, workers, runs, fresh, cuda_graph, executor, ray_address)
+        if (record or extend) and set_:
+            raise ValueError("--record and --extend are for the definition as it stands: leave out --set, or change it")
+        if extend and fresh:
+            raise ValueError("--fresh forgets the seeds that --extend counts: give one of them")
+        known = _recorded(definition) if extend else None
+        wanted = definition.run.seeds if seeds is None else seeds
+        result, failed = _run(
+            definition, wanted, device, data, workers, runs, fresh, cuda_graph, executor, ray_address, known
+        )
         if record and os.environ.get("RANK", "0") == "0":
             _record(definition, result)
     if failed:
@@ -192,6 +199,7 @@ def data_pin(name: Annotated[str, typer.Argument(help="A data set.")], data: Dat
 
 def _run(
     definition: Experiment,
+    seeds: int,
     device: str,
     data: Path | None,
     workers: int | None,
@@ -200,6 +208,7 @@ def _run(
     cuda_graph: bool = False,
     executor: str = "processes",
     ray_address: str | None = None,
+    known: dict[str, Any] | None = None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Run the seeds with a progress bar, save the summary in their folder, print the table."""
     import shutil
@@ -207,7 +216,16 @@ def _run(
     import torch
 
     from graphattn import report
-    from graphattn.training import Job, prepared, run_seeds, run_seeds_on_ranks, run_seeds_on_ray, summary, task
+    from graphattn.training import (
+        Job,
+        prepared,
+        run_seeds,
+        run_seeds_on_ranks,
+        run_seeds_on_ray,
+        summary,
+        take_in,
+        task,
+    )
 
     one_of(executor, ("processes", "ray"), "executor")
     if ray_address is not None and executor != "ray":
@@ -221,23 +239,25 @@ def _run(
     if cuda_graph and device == "cpu":
         raise ValueError("--cuda-graph needs a GPU, the device is the CPU: leave it out")
     ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if ranks > 1 and (fresh or cuda_graph):
+    if ranks > 1 and (fresh or cuda_graph or known):
         raise ValueError(
-            "--fresh and --cuda-graph are not for several ranks: leave them out, or start without torchrun"
+            "--fresh, --extend and --cuda-graph are not for several ranks: leave them out, or start without torchrun"
         )
     console.quiet = rank > 0
     folder = runs / definition.name / definition.key()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers or (cores if device == "cpu" else 1), definition.run.seeds)
+    workers = min(workers or (cores if device == "cpu" else 1), seeds)
     jobs = [
         Job(definition, seed, folder, data, device, max(1, cores // workers), cuda_graph=cuda_graph)
-        for seed in range(definition.run.seeds)
+        for seed in range(seeds)
     ]
     if ranks == 1:
         model, loaded, _ = prepared(replace(jobs[0], device="cpu"))
         task(loaded, definition.train, model)  # what is wrong with the data or the model has now been said, once
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
+    if known:
+        take_in(known, folder)
     if ranks > 1:
         outcomes = run_seeds_on_ranks(jobs)
     elif executor == "ray":
@@ -261,11 +281,34 @@ def _run(
     return result, result["failed"]
 
 
+def _recorded(definition: Experiment) -> dict[str, Any]:
+    """The record of this very definition.
+
+    Raises:
+        ValueError: there is none, or the definition has changed since.
+    """
+    result = experiment.recorded(definition.name)
+    if result is None:
+        raise ValueError(f"--extend: {definition.name} has no record yet; leave it out")
+    before = experiment.from_table(definition.name, result["definition"], f"the record of {definition.name}")
+    if before.key() != definition.key():
+        raise ValueError(
+            f"--extend: the definition of {definition.name} has changed since it was recorded; leave it out"
+        )
+    return result
+
+
 def _record(definition: Experiment, result: dict[str, Any]) -> None:
     from graphattn import report
 
     if result["failed"]:
         raise ValueError(f"not recorded: seeds {', '.join(result['failed'])} failed; repeat the command first")
+    before = experiment.recorded(definition.name)
+    if before and len(before["seeds"]) > len(result["seeds"]):
+        raise ValueError(
+            f"not recorded: the record has {len(before['seeds'])} seeds, this run {len(result['seeds'])}; run as "
+            f"many, or remove the record first"
+        )
     folder = experiment.FOLDER / definition.name
     source = experiment.definition(definition.name)
     if source.resolve() != (folder / "definition.toml").resolve():

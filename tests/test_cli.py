@@ -240,7 +240,7 @@ def test_run(here: Path) -> None:
     assert f"runs in {folder}" in result.stdout
     summary = read(folder / "result.json")
     seeds = [read(folder / f"seed-{k}" / "result.json") for k in range(2)]
-    assert summary["seeds"] == seeds and summary["definition"]["run"]["seeds"] == 2
+    assert summary["seeds"] == seeds
     spread = summary["result"]["test_accuracy"]
     assert f"{spread['mean']:.1f} ± {spread['std']:.1f}" in result.stdout
     assert not (here / "runs").exists() and not (here / "experiments").exists()
@@ -309,8 +309,16 @@ def test_what_is_wrong_for_all_seeds_is_said_once(tiny: Path, monkeypatch: pytes
         (["digits/gat", "--set", "data.name=coar"], "unknown data set 'coar': did you mean 'cora'?"),
         (["digits/gat", "--device", "tpu"], "device is 'tpu': needed cpu, cuda or auto"),
         (["digits/gat", "--device", "cuda"], "device is 'cuda', but torch sees no GPU: use --device cpu"),
-        (["digits/gat", "--record", "--seeds", "1"], "--record is for the definition as it stands"),
-        (["digits/gat", "--record", "--set", "train.lr=1"], "--record is for the definition as it stands"),
+        (
+            ["digits/gat", "--record", "--set", "train.lr=1"],
+            "--record and --extend are for the definition as it stands",
+        ),
+        (
+            ["digits/gat", "--extend", "--set", "train.lr=1"],
+            "--record and --extend are for the definition as it stands",
+        ),
+        (["digits/gat", "--extend", "--fresh"], "--fresh forgets the seeds that --extend counts"),
+        (["ppi/gat", "--extend"], "ppi/gat has no record yet"),
         (["cora/gat"], "the file ind.cora.x is not here"),
     ],
 )
@@ -392,6 +400,37 @@ def test_record_writes_beside_the_definition(tiny: Path, here: Path) -> None:
     mean = read(tiny / "result.json")["result"]["test_accuracy"]["mean"]
     assert f"| digits/tiny | {mean:.1f} ± " in text and "- digits/tiny: tried all" in text
     assert "recorded in experiments/digits/tiny/result.json" in words(result.stdout)
+
+
+def test_a_record_grows(tiny: Path, here: Path) -> None:
+    assert invoke("run", "digits/tiny", "--seeds", "1", "--record", "--runs", "first").exit_code == 0
+    path = tiny / "result.json"
+    first = read(path)
+    text = (here / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
+    assert "| 1 of 2 |" in text and first["definition"]["run"]["seeds"] == 2
+    first["seeds"][0] |= {"machine": "another machine", "commit": "abc1234", "date": "2026-01-02"}
+    experiment.save(first, path)
+
+    result = invoke("run", "digits/tiny", "--record", "--extend", "--runs", "second")
+    assert result.exit_code == 0, result.output
+    both = read(path)
+    assert both["seeds"][0] == first["seeds"][0], "is not trained again"
+    assert [row["seed"] for row in both["seeds"]] == [0, 1] and both["curve"] == first["curve"]
+    here_, seed = both["seeds"][1]["machine"], both["seeds"][1]
+    assert both["machine"] == f"another machine; {here_}" and both["date"] == seed["date"]
+    assert both["commit"] == "abc1234" + (f", {seed['commit']}" if seed["commit"] else "")
+
+    fewer = invoke("run", "digits/tiny", "--seeds", "1", "--record", "--runs", "third")
+    assert fewer.exit_code == 2 and "the record has 2 seeds, this run 1" in fewer.stderr
+    assert read(path) == both
+
+
+def test_a_record_of_another_definition_does_not_grow(tiny: Path) -> None:
+    assert invoke("run", "digits/tiny", "--seeds", "1", "--record").exit_code == 0
+    (tiny / "definition.toml").write_text(TINY.replace("[train]", "[train]\nweight_decay = 0.125"), encoding="utf-8")
+    assert "the definition of digits/tiny has changed since it was recorded" in refused(
+        "run", "digits/tiny", "--extend"
+    )
 
 
 def test_record_copies_a_definition_that_came_with_the_package(

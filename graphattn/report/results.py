@@ -78,8 +78,10 @@ def _row(definition: Experiment, result: dict[str, Any], paper: str) -> str:
     spread = result["result"]
     mean = spread[f"test_{score(result)}"]["mean"]
     difference = f"{mean - definition.paper.mean:+.1f}" if definition.paper else ""
+    seeds, wanted = len(result["seeds"]), definition.run.seeds
     return (
-        f"| {definition.name} | {measured(result)} | {paper} | {difference} | {len(result['seeds'])} "
+        f"| {definition.name} | {measured(result)} | {paper} | {difference} "
+        f"| {seeds if seeds >= wanted else f'{seeds} of {wanted}'} "
         f"| {spread['epochs']['mean']:.0f} "
         f"| {result['commit'] or ''}, {result['date']} |"
     )

@@ -5,7 +5,17 @@ from graphattn.training.fit import Diverged, Outcome, fit
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.layerwise import layerwise
 from graphattn.training.on_ray import run_seeds_on_ray
-from graphattn.training.runs import Finished, Job, prepared, run_seed, run_seeds, run_seeds_on_ranks, summary, task
+from graphattn.training.runs import (
+    Finished,
+    Job,
+    prepared,
+    run_seed,
+    run_seeds,
+    run_seeds_on_ranks,
+    summary,
+    take_in,
+    task,
+)
 from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.tasks import NodeClassification, Task
 
@@ -27,5 +37,6 @@ __all__ = [
     "run_seeds_on_ranks",
     "run_seeds_on_ray",
     "summary",
+    "take_in",
     "task",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 
 import graphattn
+
+OF_A_SEED = ("machine", "commit", "date")  # of the provenance, what may differ between the seeds of one record
 
 
 def provenance(device: str) -> dict[str, Any]:
@@ -28,6 +31,20 @@ def provenance(device: str) -> dict[str, Any]:
         "commit": _commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
+
+
+def origin(device: str) -> dict[str, Any]:
+    """Machine, commit and date of a seed."""
+    about = provenance(device)
+    return {key: about[key] for key in OF_A_SEED}
+
+
+def together(rows: Sequence[Mapping[str, Any]], device: str) -> dict[str, Any]:
+    """The provenance of seeds that may have run on several machines: each machine and commit once, the last date."""
+    about = provenance(device)
+    found = {key: [row.get(key, about[key]) for row in rows] for key in OF_A_SEED}
+    machines, commits = "; ".join(dict.fromkeys(found["machine"])), [c for c in dict.fromkeys(found["commit"]) if c]
+    return about | {"machine": machines, "commit": ", ".join(commits) or None, "date": max(found["date"])}
 
 
 def machine(device: str) -> str:

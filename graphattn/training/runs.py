@@ -4,7 +4,8 @@
     runs/<experiment>/<key>/result.json the summary of all seeds
 
 `key` is a hash of the definition, so results of different definitions never mix. A seed that has its result.json is
-not run again, one that was killed goes on from last.pt, one that failed is reported and the others count.
+not run again, one that was killed goes on from last.pt, one that failed is reported and the others count. Seeds of a
+record can be taken in (`take_in`), so that a record grows over several days and machines.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -31,9 +32,9 @@ from graphattn.data import GraphSet, NodeData
 from graphattn.experiment import Experiment, Train, save
 from graphattn.models import MODELS
 from graphattn.training import stopping
-from graphattn.training.fit import Outcome, fit
+from graphattn.training.fit import fit
 from graphattn.training.graph_tasks import MultiLabelNodes
-from graphattn.training.provenance import provenance
+from graphattn.training.provenance import OF_A_SEED, origin, together
 from graphattn.training.ranks import check_same, joined, number
 from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.tasks import NodeClassification, Task
@@ -101,9 +102,10 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         "best_epoch": outcome.best_epoch,
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 3),
+        **origin(job.device),
     }
     if fabric.is_global_zero:
-        _write_csv(outcome, job.seed_folder / "metrics.csv")
+        _write_csv(outcome.history, job.seed_folder / "metrics.csv")
         save(result, done)
         (job.seed_folder / "last.pt").unlink(missing_ok=True)
     fabric.barrier()  # no rank goes on, or ends, before all is written
@@ -220,15 +222,29 @@ def summary(experiment: Experiment, finished: Iterable[Finished], folder: Path, 
     failed = {str(f.seed): f.error for f in ordered if f.error is not None}
     if not rows:
         raise RuntimeError(f"no seed of {experiment.name} ended well: {failed}")
-    measures = [name for name in rows[0] if name not in ("seed", "best_epoch")]
+    measures = [name for name in rows[0] if name not in ("seed", "best_epoch", *OF_A_SEED)]
     return {
         "definition": asdict(experiment),
         "result": {name: _spread([row[name] for row in rows]) for name in measures},
         "seeds": rows,
         "failed": failed,
         "curve": _curve(folder / f"seed-{rows[0]['seed']}" / "metrics.csv"),
-        **provenance(device),
+        **together(rows, device),
     }
+
+
+def take_in(record: Mapping[str, Any], folder: Path) -> None:
+    """Make the seeds of a record seeds of `folder` that are done: those that have not run there themselves.
+
+    The record has the first seed's learning curve; the parameters that were kept are not in it.
+    """
+    about = {key: record[key] for key in OF_A_SEED}  # of seeds recorded before they had their own
+    for row in record["seeds"]:
+        done = folder / f"seed-{row['seed']}" / "result.json"
+        if not done.exists():
+            save(about | row, done)
+            if row is record["seeds"][0]:
+                _write_csv(record["curve"], done.with_name("metrics.csv"))
 
 
 def _optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
@@ -254,14 +270,14 @@ def _spread(values: list[float]) -> dict[str, float | None]:
     return {"mean": float(numbers.mean()), "std": std, "min": min(values), "max": max(values)}
 
 
-def _write_csv(outcome: Outcome, path: Path) -> None:
+def _write_csv(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
     with part.open("w", newline="", encoding="utf-8") as file:
-        if outcome.history:
-            writer = csv.DictWriter(file, list(outcome.history[0]))
+        if rows:
+            writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            writer.writerows(outcome.history)
+            writer.writerows(rows)
     part.replace(path)
 
 

@@ -19,6 +19,8 @@ note = "{note}"
 name = "digits"
 [model]
 name = "mlp"
+[run]
+seeds = 2
 """
 PAPER = """
 [paper]
@@ -71,7 +73,7 @@ def test_rows(folder: Path) -> None:
     ours = {"test accuracy": "81.0 ± 1.4", "paper": "83.0 ± 0.7", "difference": "-2.0", "seeds": "2"}
     assert table_rows(write_results(folder)) == {
         "digits/later": {"test accuracy": "not run here", "paper": "83.0 ± 0.7"},
-        "digits/new": {"test accuracy": "70.0", "seeds": "1", **when},
+        "digits/new": {"test accuracy": "70.0", "seeds": "1 of 2", **when},
         "digits/ours": ours | when,
     }
 

@@ -16,6 +16,7 @@ import pytest
 
 from graphattn import experiment
 from graphattn.training import Finished, Job, run_seed, run_seeds_on_ray
+from graphattn.training.provenance import OF_A_SEED
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray's own
 
@@ -26,11 +27,13 @@ def jobs(folder: Path, seeds: int, *overrides: str, checkpoint_every: float = 10
 
 
 def numbers(found: Iterator[Finished]) -> dict[int, dict[str, float]]:
-    """Of each seed all but the time it took; none may have failed."""
+    """Of each seed all but the time it took and whence it comes; none may have failed."""
     results = {}
     for finished in found:
         assert finished.result is not None, finished.error
-        results[finished.seed] = {name: value for name, value in finished.result.items() if name != "seconds"}
+        results[finished.seed] = {
+            name: value for name, value in finished.result.items() if name not in ("seconds", *OF_A_SEED)
+        }
     return results
 
 

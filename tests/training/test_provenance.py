@@ -113,3 +113,18 @@ def test_machine_names_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
     assert provenance.machine("cuda") == "H200"
     assert "cores" in provenance.machine("cpu")
+
+
+def test_seeds_of_several_machines_together() -> None:
+    rows = [
+        {"machine": "one", "commit": "abc", "date": "2026-01-03"},
+        {"machine": "two", "commit": None, "date": "2026-01-01"},
+        {"machine": "one", "commit": "def", "date": "2026-01-02"},
+    ]
+    found = provenance.together(rows, "cpu")
+    assert {key: found[key] for key in provenance.OF_A_SEED} == {
+        "machine": "one; two",
+        "commit": "abc, def",
+        "date": "2026-01-03",
+    }
+    assert provenance.together([{}, {}], "cpu") == provenance.provenance("cpu"), "seeds that do not say ran here"

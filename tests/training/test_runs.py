@@ -33,7 +33,7 @@ from graphattn.experiment import Experiment, Train
 from graphattn.models import MODELS
 from graphattn.models.mlp import MLP
 from graphattn.training import Diverged, Finished, Job, run_seed, run_seeds, runs, summary
-from graphattn.training.provenance import provenance
+from graphattn.training.provenance import OF_A_SEED, provenance
 from graphattn.training.runs import CURVE_POINTS, prepared
 
 NAMES = ["digits/mlp", "digits/gat"]
@@ -110,7 +110,7 @@ def short(name: str = "digits/mlp", *overrides: str) -> Experiment:
 
 def numbers(result: dict[str, Any]) -> dict[str, Any]:
     """What is the same whenever and wherever the seed ran."""
-    return {name: value for name, value in result.items() if name != "seconds"}
+    return {name: value for name, value in result.items() if name not in ("seconds", *OF_A_SEED)}
 
 
 def test_what_a_seed_leaves(tmp_path: Path) -> None:
@@ -118,7 +118,8 @@ def test_what_a_seed_leaves(tmp_path: Path) -> None:
     job = Job(short(), 3, tmp_path, checkpoint_every=0)
     result = run_seed(job, rows.append)
     best = min(rows, key=lambda row: row["val_loss"])
-    assert list(result) == ["seed", "val_loss", "val_accuracy", "test_accuracy", "best_epoch", "epochs", "seconds"]
+    measures = ["seed", "val_loss", "val_accuracy", "test_accuracy", "best_epoch", "epochs", "seconds"]
+    assert list(result) == [*measures, "machine", "commit", "date"]
     assert numbers(result) == {
         "seed": 3,
         **{name: best[name] for name in ("val_loss", "val_accuracy", "test_accuracy")},
