@@ -29,7 +29,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_LATER = ("batch", "neighbors")  # entries that definitions got after results were recorded; None is their default
+# Entries that definitions got after results were recorded, and their defaults.
+_LATER = {"batch": None, "neighbors": None, "reorder": False, "recompute": False}
 
 FOLDER = Path("experiments")  # of the working directory: a checkout's own, else made by the first recorded run
 _PACKAGE = Path(__file__).resolve().parent
@@ -44,6 +45,7 @@ class Data:
     split: str | None = None
     row_normalise: bool | None = None
     dense: bool = False
+    reorder: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Train:
     batch is so many graphs a step, on sets of graphs. With `neighbors`, so many of them drawn hop by hop (-1: all),
     batch counts the nodes whose neighbours are drawn. Without either, one graph is trained on as a whole.
 
+    With `recompute`, what the layers compute inside is not kept for the backward pass but computed again there: slower
+    by a forward pass, and only each layer's input is held.
+
     weight_decay is the L2 penalty added to the gradient (Adam's), on `decay`: all parameters, the weights without
     biases, or the parameters of the first layer. `stop` is a rule of `training.stopping`.
     """
@@ -72,6 +77,7 @@ class Train:
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     batch: int | None = None
     neighbors: tuple[int, ...] | None = None
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -121,7 +127,7 @@ class Experiment:
 
 def _lasting(part: Data | Model | Train) -> dict[str, Any]:
     """All entries, less later ones that are not used: a new entry changes no key of a definition without it."""
-    return {name: value for name, value in asdict(part).items() if name not in _LATER or value is not None}
+    return {name: value for name, value in asdict(part).items() if name not in _LATER or value != _LATER[name]}
 
 
 def names() -> list[str]:

@@ -233,7 +233,10 @@ def test_a_wrong_override(small: Experiment, override: str, message: str) -> Non
         experiment.load("digits/small", [override])
 
 
-@pytest.mark.parametrize("override", ["data.split=random", "model.heads=2", "train.lr=0.5", "train.precision=64-true"])
+CHANGES = ("data.split=random", "data.reorder=true", "model.heads=2", "train.lr=0.5", "train.recompute=true")
+
+
+@pytest.mark.parametrize("override", [*CHANGES, "train.precision=64-true"])
 def test_the_key_changes_with_what_changes_numbers(small: Experiment, override: str) -> None:
     assert experiment.load("digits/small", [override]).key() != small.key()
 

@@ -85,6 +85,11 @@ class SparseFeatures:
     def device(self) -> torch.device:
         return self.stored.device
 
+    def with_rows(self, place: Tensor) -> SparseFeatures:
+        """The same rows elsewhere: row n becomes row `place[n]`, of [N], each taken once."""
+        graph = Graph(self.graph.senders, place[self.graph.receivers], self.shape[1], self.shape[0])
+        return SparseFeatures(graph, self.values)
+
     def to(self, device: torch.device | str) -> SparseFeatures:
         return SparseFeatures(self.graph.to(device), self.values.to(device))
 

@@ -3,6 +3,7 @@
 from graphattn.data.graph_sets import GraphSet, load_graphs
 from graphattn.data.graphs import NodeData, load_nodes
 from graphattn.data.loading import load
+from graphattn.data.locality import locality_order
 from graphattn.data.manifest import Manifest, names
 from graphattn.data.neighbor_loader import NeighborLoader
 from graphattn.data.neighbor_sampler import NeighborSampler
@@ -16,5 +17,6 @@ __all__ = [
     "load",
     "load_graphs",
     "load_nodes",
+    "locality_order",
     "names",
 ]

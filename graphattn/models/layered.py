@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch_geometric.utils import trim_to_layer
 
 PerHop = tuple[Sequence[int], Sequence[int]]  # num_sampled_nodes and num_sampled_edges of a sampled batch
@@ -20,6 +22,7 @@ class Layered(nn.Module):
 
     layers: nn.ModuleList
     by_hop = True  # what asks whether `forward` takes `per_hop`
+    recompute = False  # in training, keep each step's input alone and compute the rest again in the backward pass
 
     def step(self, i: int, x: Any, edge_index: Tensor) -> Tensor:
         raise NotImplementedError
@@ -31,7 +34,7 @@ class Layered(nn.Module):
         its seeds no longer need, and the seeds' logits, the first rows, are as without. Layer i of L needs L - i hops.
         """
         if only is not None:
-            return self.step(only, x, edge_index)
+            return self._step(only, x, edge_index)
         left_out = 0  # hops, the furthest first
         for i in range(len(self.layers)):
             if per_hop is not None:
@@ -39,5 +42,10 @@ class Layered(nn.Module):
                 while len(edges) - left_out > len(self.layers) - i:
                     left_out += 1
                     x, edge_index, _ = trim_to_layer(left_out, nodes, edges, x, edge_index)
-            x = self.step(i, x, edge_index)
+            x = self._step(i, x, edge_index)
         return x
+
+    def _step(self, i: int, x: Any, edge_index: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.step, i, x, edge_index, use_reentrant=False)
+        return self.step(i, x, edge_index)

@@ -31,6 +31,7 @@ from graphattn import data
 from graphattn.data import GraphSet, NodeData
 from graphattn.experiment import Experiment, Train, save
 from graphattn.models import MODELS
+from graphattn.models.layered import Layered
 from graphattn.training import stopping
 from graphattn.training.fit import fit
 from graphattn.training.graph_tasks import MultiLabelNodes
@@ -152,7 +153,15 @@ def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:
     fabric = joined(job.device, definition.train.precision)
     loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
     build = MODELS[definition.model.name]
-    return build(loaded.num_features, loaded.num_classes, **definition.model.options), loaded, fabric
+    model = build(loaded.num_features, loaded.num_classes, **definition.model.options)
+    if definition.train.recompute:
+        if not isinstance(model, Layered):
+            raise ValueError(
+                f"train.recompute is for models of one hop a layer, such as gat, sage or mlp, and "
+                f"{definition.model.name} is none: leave it out"
+            )
+        model.recompute = True
+    return model, loaded, fabric
 
 
 def run_seeds_on_ranks(jobs: list[Job]) -> Iterator[Finished]:

@@ -135,10 +135,21 @@ def test_what_a_seed_leaves(tmp_path: Path) -> None:
     model.load_state_dict(torch.load(folder / "best.pt", weights_only=True)["model"])
 
 
+def test_layers_are_recomputed_on_request(tmp_path: Path) -> None:
+    numbers_of = {}
+    for recompute in ("false", "true"):
+        job = Job(short("digits/gat", f"train.recompute={recompute}"), 0, tmp_path / recompute)
+        assert prepared(job)[0].recompute is (recompute == "true")
+        numbers_of[recompute] = numbers(run_seed(job))
+    assert numbers_of["true"] == numbers_of["false"]
+    with pytest.raises(ValueError, match=r"train.recompute is for models of one hop a layer, .* gcn is none"):
+        prepared(Job(short("digits/gcn", "train.recompute=true"), 0, tmp_path))
+
+
 def test_data_is_loaded_as_the_definition_says(tmp_path: Path, loads: list[dict[str, Any]]) -> None:
     definition = short("digits/mlp", "data.split=random", "data.dense=true")
     run_seed(Job(definition, 5, tmp_path, data_folder=tmp_path / "data"))
-    options = {"name": "digits", "split": "random", "row_normalise": None, "dense": True}
+    options = {"name": "digits", "split": "random", "row_normalise": None, "dense": True, "reorder": False}
     assert loads == [{**options, "seed": 5, "folder": tmp_path / "data"}]
 
 
