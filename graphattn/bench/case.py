@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -81,17 +81,11 @@ class Entry:
         self.graph = self._make_graph()
 
 
-class Case(ABC):
-    """What the contestants have to compute. Cases are frozen dataclasses: plain data that a fresh process can take."""
+class AnyCase(ABC):
+    """What is to be computed. Cases are frozen dataclasses: plain data that a fresh process can take."""
 
-    baseline: ClassVar[str]  # the contestant that the others must agree with and are compared to
     directions: ClassVar[tuple[str, ...]] = ("forward", "training step")
     name: str
-
-    @property
-    def tolerance(self) -> float:
-        """Of a tensor's root mean square, within which contestants must agree."""
-        return 1e-3
 
     @abstractmethod
     def contestants(self, device: str) -> tuple[str, ...]:
@@ -102,11 +96,30 @@ class Case(ABC):
         """Why this contestant cannot run here: memory or data that are lacking."""
 
     @abstractmethod
-    def build(self, contestant: str, device: str) -> Entry: ...
-
-    @abstractmethod
     def about(self) -> dict[str, Any]:
         """The columns that describe the case: op, graph, N, E, H, D, dtype and so on."""
+
+
+class Alone(AnyCase):
+    """Of a size that fills the memory: each contestant is measured in a process of its own, one after the other."""
+
+    @abstractmethod
+    def measure(self, contestant: str, device: str) -> Iterator[dict[str, Any]]:
+        """Its rows, less what they share with the others': direction, times in ms, peak_mib."""
+
+
+class Case(AnyCase):
+    """Contestants that are built side by side, must agree and take turns."""
+
+    baseline: ClassVar[str]  # the contestant that the others must agree with and are compared to
+
+    @property
+    def tolerance(self) -> float:
+        """Of a tensor's root mean square, within which contestants must agree."""
+        return 1e-3
+
+    @abstractmethod
+    def build(self, contestant: str, device: str) -> Entry: ...
 
     def least_bytes(self) -> int | None:
         """What the forward pass has to move at least, where that is its limit."""

@@ -88,6 +88,23 @@ def lack(needed: float, device: str) -> str | None:
     return f"needs about {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free"
 
 
+def limit_to_free() -> None:
+    """From here on this process gets no more memory than is free now (Linux): a larger request is an error, not the
+    end of some process of the machine.
+    """
+    free = _kibibytes("meminfo", "MemAvailable")
+    if free == free:
+        import resource
+
+        size = int(2**10 * free)
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+
+
+def resident_peak() -> float:
+    """MiB that this process has held at most, all counted (Linux; elsewhere NaN)."""
+    return _kibibytes("self/status", "VmHWM") / 2**10
+
+
 def _storage(tensor: Tensor) -> torch.UntypedStorage:
     return tensor.untyped_storage()
 

@@ -19,7 +19,7 @@ COLUMNS = (
     "op",  # the layer or operation
     "graph",  # uniform, power-law, hub, or the data set
     "contestant",
-    "direction",  # forward, training step, epoch, or graph: ordering the edges, once
+    "direction",  # forward, training step, epoch, sampling (a batch), or graph: ordering the edges, once
     "N",
     "E",
     "H",
@@ -31,7 +31,7 @@ COLUMNS = (
     "p50_ms",
     "p80_ms",
     "ratio",  # the baseline's p50 over this one's; the baseline is PyG eager, of operations the back end `reference`
-    "peak_mib",  # of a training step beyond weights and inputs, in a process of its own
+    "peak_mib",  # of a training step beyond weights and inputs, in a process of its own; scale: all that process holds
     "kept_mib",  # saved for backward
     "io_mib",  # inputs and output, to hold kept_mib against
     "roofline",  # least time that moving the operation's bytes takes, over p50; see limit.py
@@ -61,7 +61,7 @@ def shown(rows: Sequence[Row]) -> Table:
     table = Table(*columns, box=box.SIMPLE_HEAD, padding=0)
     for row in rows:
         if "p50_ms" in row:
-            spread = f"{100 * (row['p80_ms'] - row['p20_ms']) / row['p50_ms']:.0f} %"
+            spread = f"{100 * (row['p80_ms'] - row['p20_ms']) / row['p50_ms']:.0f} %" if "p80_ms" in row else ""
             keys = {"ratio": ".2f", "peak_mib": ",.1f", "kept_mib": ",.1f", "roofline": ".3f"}
             numbers = (format(row[key], form) if key in row else "" for key, form in keys.items())
             table.add_row(row["contestant"], row["direction"], _milliseconds(row["p50_ms"]), spread, *numbers)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graphattn.bench import agreement, limit, memory
-from graphattn.bench.case import Case, Entry
+from graphattn.bench.case import Alone, AnyCase, Case, Entry
 from graphattn.bench.rows import Row
 from graphattn.bench.timing import in_turns, quantile
 from graphattn.training.provenance import provenance
@@ -20,7 +22,7 @@ _FAILURES = (ImportError, OSError, RuntimeError, ValueError)  # of contestants t
 
 
 def run(
-    suite: str, cases: Iterable[Case], repeats: int = 11, threads: int | None = None, device: str = "cpu"
+    suite: str, cases: Iterable[AnyCase], repeats: int = 11, threads: int | None = None, device: str = "cpu"
 ) -> Iterator[list[Row]]:
     """The rows of one case after the other; `rows.COLUMNS` says what is in them.
 
@@ -44,7 +46,9 @@ def run(
         common |= {"copy_gb_s": _short(bandwidth / 1e9), **_provenance(device)}
         for case in cases:
             about = {"case": case.name, **case.about()}
-            yield [about | row | common for row in _rows(case, repeats, device, bandwidth)]
+            assert isinstance(case, Case | Alone)
+            rows = _rows(case, repeats, device, bandwidth) if isinstance(case, Case) else _alone(case, device)
+            yield [about | common | row for row in rows]
     finally:
         torch.set_num_threads(before)
 
@@ -81,6 +85,33 @@ def _rows(case: Case, repeats: int, device: str, bandwidth: float) -> Iterator[R
     for name in case.contestants(device):
         if name not in kept:
             yield from ({"contestant": name, "direction": d, "status": status[name]} for d in case.directions)
+
+
+def _alone(case: Alone, device: str) -> Iterator[Row]:
+    for name in case.contestants(device):
+        status = case.obstacle(name, device)
+        rows: list[Row] = []
+        if status is None:
+            try:
+                with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+                    rows = pool.submit(_measured, case, name, device, torch.get_num_threads()).result()
+            except _FAILURES as error:
+                status = f"failed: {_reason(error)}"
+        else:
+            status = f"skipped: {status}"
+        yield from ({"contestant": name, "status": "ok"} | row for row in rows)
+        if not rows:
+            yield from ({"contestant": name, "direction": d, "status": status} for d in case.directions)
+
+
+def _measured(case: Alone, contestant: str, device: str, threads: int) -> list[Row]:
+    """In a process that asks for no more memory than is free, so that too large a case is an error and no more."""
+    torch.set_num_threads(threads)
+    memory.limit_to_free()
+    return [
+        {name: _short(value) if isinstance(value, float) else value for name, value in row.items()}
+        for row in case.measure(contestant, device)
+    ]
 
 
 def _agreeing(case: Case, device: str) -> tuple[dict[str, Entry], dict[str, str]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from graphattn.bench.case import Case
+from graphattn.bench.case import AnyCase
 from graphattn.bench.epochs import EpochCase
 from graphattn.bench.graphs import MadeGraph
 from graphattn.bench.layers import LayerCase
 from graphattn.bench.operations import OpCase
+from graphattn.bench.scale import FullBatchCase, SampledCase
 from graphattn.record import one_of
 
 # Of the size of the data sets that they are named after, with loops, and as skewed as those are.
@@ -83,10 +84,25 @@ GPU = (
     LayerCase("gat-hub", "gat", HUB, in_features=64, heads=1, width=64),
 )
 
-SUITES: dict[str, tuple[Case, ...]] = {"layers": LAYERS, "ops": OPS, "scaling": SCALING, "gpu": GPU}
+# What fills 24 GiB, and a sampled epoch of a graph that would not train whole.
+SCALE = (
+    *(
+        FullBatchCase(f"full-batch-{nodes}m", MadeGraph(f"{nodes}m", "power-law", nodes * 10**6, 15 * nodes * 10**6))
+        for nodes in (1, 2, 3, 4)
+    ),
+    SampledCase("sampled-2m", MadeGraph("2m", "power-law", 2_000_000, 30_000_000), trained=50_000),
+)
+
+SUITES: dict[str, tuple[AnyCase, ...]] = {
+    "layers": LAYERS,
+    "ops": OPS,
+    "scaling": SCALING,
+    "gpu": GPU,
+    "scale": SCALE,
+}
 
 
-def chosen(suite: str, case: str = "", data_folder: Path | None = None) -> list[Case]:
+def chosen(suite: str, case: str = "", data_folder: Path | None = None) -> list[AnyCase]:
     """The cases of a suite whose name contains `case`; data sets are looked for in `data_folder` first.
 
     Raises:
