@@ -1,6 +1,6 @@
 """What `graphattn bench` recorded, as the Speed section of RESULTS.md and a plot. Nothing is timed here.
 
-Read are layers.csv, ops.csv and scaling.csv, those that are there; `graphattn/bench/rows.py` says what their
+Read are layers.csv, ops.csv, scaling.csv and scale.csv, those that are there; `graphattn/bench/rows.py` says what their
 columns mean.
 """
 
@@ -15,7 +15,7 @@ import matplotlib
 
 from graphattn.report import pictures
 
-_SUITES = ("layers", "ops", "scaling")
+_SUITES = ("layers", "ops", "scaling", "scale")
 _SHOWN = ("graphattn", "pyg", "pyg compiled")
 
 _TEXT = """## Speed
@@ -32,6 +32,13 @@ bytes at the machine's copy bandwidth, over the time it took; where rows fit int
 """
 _SCALING = """GATConv with one head of 64 on graphs of ten edges a node, and on a hub that a million edges enter. The
 edges are ordered once a graph. "Of the limit" is of the operation's forward pass.
+"""
+_SCALE = """GAT of three layers of 4 heads of 64 on graphs that fill the memory, 128 features a node, each contestant
+in a process of its own, whose whole memory "peak" is. Recomputed: what lies inside a layer is computed again in the
+backward pass (`train.recompute`); bf16: under autocast to bfloat16.
+"""
+_SAMPLED = """The same network on batches of 1,024 nodes with 15, 10 and 5 neighbours drawn hop by hop, features in a
+memory-mapped file. "Sampling" is the loader alone, made ahead in threads.
 """
 
 
@@ -98,6 +105,14 @@ def _of_machine(rows: Sequence[dict[str, str]]) -> Iterator[str]:
         heads = "graph | E | step, ms | ns an edge | PyG eager, ms | × eager | ordering, ms | of the limit"
         layers = [case for case in scaling if case.ours == "graphattn"]
         yield _table(heads, (_scaled(case, limits.get((case.graph, case.num_edges))) for case in layers))
+    scale = _cases(rows, "scale")
+    if whole := [case for case in scale if not case.number("graphattn", "sampling")]:
+        yield _SCALE
+        yield _table("N | E | contestant | step, s | peak, GiB", (line for case in whole for line in _whole(case)))
+    if sampled := [case for case in scale if case.number("graphattn", "sampling")]:
+        yield _SAMPLED
+        heads = "N | E | contestant | sampling, ms a batch | step, ms a batch | epoch, s | peak, GiB"
+        yield _table(heads, (line for case in sampled for line in _batches(case)))
     if slower := [line for suite in _SUITES for case in _cases(rows, suite) for line in _slower(case)]:
         yield "Where a peer is faster, in milliseconds:\n"
         yield "\n".join(slower) + "\n"
@@ -129,6 +144,22 @@ def _scaled(case: _Case, operation: _Case | None) -> list[str]:
     numbers = [ours, edge, *peer, case.number(case.ours, "graph")]
     limit = "" if operation is None else _of_limit(operation)
     return [case.graph, f"{case.num_edges:,}", *map(_short, numbers), limit]
+
+
+def _whole(case: _Case) -> Iterator[list[str]]:
+    """A line a contestant: what it took, or why it did not run."""
+    for (name, direction), row in case.rows.items():
+        taken, peak = (case.number(name, direction, column) for column in ("p50_ms", "peak_mib"))
+        numbers = [row["status"].partition(": ")[2], ""] if taken is None else [_short(taken / 1e3), _gibibytes(peak)]
+        yield [f"{case.num_nodes:,}", f"{case.num_edges:,}", name, *numbers]
+
+
+def _batches(case: _Case) -> Iterator[list[str]]:
+    for name in dict.fromkeys(name for name, _ in case.rows):
+        sampling, step, epoch = (case.number(name, d) for d in ("sampling", "training step", "epoch"))
+        peak = case.number(name, "training step", "peak_mib")
+        numbers = [_short(sampling), _short(step), _short(epoch and epoch / 1e3), _gibibytes(peak)]
+        yield [f"{case.num_nodes:,}", f"{case.num_edges:,}", name, *numbers]
 
 
 def _slower(case: _Case) -> Iterator[str]:
@@ -166,6 +197,10 @@ def _slashed(values: Iterable[float | None]) -> str:
 def _of_limit(case: _Case) -> str:
     share = case.number(case.ours, "forward", "roofline")
     return "" if share is None else f"{100 * share:.0f} %"
+
+
+def _gibibytes(mebibytes: float | None) -> str:
+    return "" if mebibytes is None else _short(mebibytes / 1024)
 
 
 def _short(value: float | None) -> str:

@@ -127,3 +127,18 @@ def test_each_machine_has_its_tables(scaling: Path) -> None:
     record(again, scaling / "scaling.csv")
     assert [line for line in lines(scaling) if line.startswith("### ")] == ["### a machine", "### another"]
     assert "another" in (scaling / "scaling.svg").read_text(encoding="utf-8")
+
+
+def test_graphs_that_fill_the_memory(tmp_path: Path) -> None:
+    full = rows(
+        "scale", "full-batch-2m", {("graphattn", STEP): 90_000, ("graphattn recomputed", STEP): 120_500}, N=2, E=30
+    )
+    failed = {key: value for key, value in full[0].items() if key not in ("p50_ms", "peak_mib")} | {"contestant": "pyg"}
+    record([*full, failed | {"status": "skipped: needs about 99 GiB"}], tmp_path / "scale.csv")
+    times = {("graphattn", "sampling"): 50, ("graphattn", STEP): 2048, ("graphattn", "epoch"): 99_000}
+    record(rows("scale", "sampled-2m", times, N=3, E=40), tmp_path / "scale.csv")
+    table = lines(tmp_path)
+    assert "| 2 | 30 | graphattn | 90.0 | 87.9 |" in table and "| 2 | 30 | graphattn recomputed | 120 | 118 |" in table
+    assert "| 2 | 30 | pyg | needs about 99 GiB |  |" in table
+    assert "| 3 | 40 | graphattn | 50.0 | 2,048 | 99.0 | 2.00 |" in table
+    assert not any("faster" in line for line in table[8:])
