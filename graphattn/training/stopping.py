@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 
 class Verdict(NamedTuple):
@@ -12,7 +12,10 @@ class Verdict(NamedTuple):
 
 
 class Rule(Protocol):
-    """Sees each epoch's validation loss and score, in order. Its attributes are its whole state."""
+    """Sees each epoch's validation loss and score, in order. Its attributes are its whole state.
+
+    A rule that is `penalised` sees the loss with the optimizer's L2 penalty added.
+    """
 
     def update(self, loss: float, score: float) -> Verdict: ...
 
@@ -72,9 +75,11 @@ class Never:
 class Patience:
     """Keep the lowest loss, the last of equals; `patience` epochs in a row above it end the run.
 
-    As Shchur et al., Pitfalls of Graph Neural Network Evaluation, 2018 (arXiv:1811.05868) stop.
+    As Shchur et al., Pitfalls of Graph Neural Network Evaluation, 2018 (arXiv:1811.05868) stop: to their validation
+    loss the L2 penalty belongs, so that a model is given time while its weights still shrink.
     """
 
+    penalised: ClassVar[bool] = True
     patience: int
     best_loss: float = float("inf")
     waited: int = 0
