@@ -72,7 +72,7 @@ class Train:
     weight_decay: float = 5e-4
     decay: Literal["all", "weights", "first"] = "weights"
     epochs: int = 200
-    stop: Literal["none", "gat", "window", "second-half"] = "none"
+    stop: Literal["none", "gat", "window", "second-half", "patience", "best-score"] = "none"
     patience: int = 100
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     batch: int | None = None
@@ -101,7 +101,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Paper:
-    """The published test accuracy in percent, its spread where given, and where it stands."""
+    """The published test score in percent, its spread where given, and where it stands."""
 
     mean: float
     source: str

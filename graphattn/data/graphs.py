@@ -17,9 +17,9 @@ from graphattn.data import manifest as manifests
 from graphattn.data.digest import digest_of
 from graphattn.data.edges import both_directions
 from graphattn.data.locality import locality_order, places
-from graphattn.data.manifest import Manifest
+from graphattn.data.manifest import Manifest, Score
 from graphattn.data.raw import Array, Csr, RawGraph
-from graphattn.data.splits import choose
+from graphattn.data.splits import Split, choose
 from graphattn.record import one_of
 
 
@@ -28,6 +28,8 @@ class NodeData:
     """N nodes with F features and one of C labels each, E directed edges, and who trains, validates and is tested.
 
     `edge_index` is sorted by sender, then receiver; it holds both directions of each edge, no duplicate, no self-loop.
+    `score` is what its validation and test nodes are judged by.
+
     The 15 nodes of Citeseer without label have y = 0, as in the authors' code and PyG, and are in none of the sets.
     """
 
@@ -39,6 +41,7 @@ class NodeData:
     val: Tensor
     test: Tensor
     num_classes: int
+    score: Score = "accuracy"
 
     @property
     def num_nodes(self) -> int:
@@ -137,6 +140,8 @@ def load_nodes(
     manifest.check_size("edges", edge_index.shape[1])
     labels = torch.from_numpy(raw.labels)
     chosen = choose(split, raw.given, labels, manifest.splits[split], seed, manifest.name)
+    if manifest.score == "roc_auc":
+        _check_both_classes(manifest, chosen, labels)
     if row_normalise is None:
         row_normalise = manifest.row_normalise
     loaded = NodeData(
@@ -148,6 +153,7 @@ def load_nodes(
         val=chosen.val,
         test=chosen.test,
         num_classes=manifest.sizes.classes,
+        score=manifest.score,
     )
     return loaded.in_order(locality_order(edge_index, loaded.num_nodes)) if reorder else loaded
 
@@ -172,6 +178,16 @@ def _check_sizes(manifest: Manifest, raw: RawGraph) -> None:
             f"{manifest.name}: {int(wrong.sum())} feature values are NaN or infinite, the first at node "
             f"{int(rows[wrong][0])}; needed finite numbers. Repair the file and pin it again"
         )
+
+
+def _check_both_classes(manifest: Manifest, split: Split, labels: Tensor) -> None:
+    for part in ("val", "test"):
+        found = labels[getattr(split, part)].unique().tolist()
+        if len(found) < 2:
+            raise ValueError(
+                f"{manifest.name}: all {part} nodes are of class {found[0]}; ROC-AUC needs nodes of both "
+                f"classes: take another split, or leave out the manifest's score for accuracy"
+            )
 
 
 def _features(features: Csr | Array, manifest: Manifest, row_normalise: bool, dense: bool) -> Tensor | SparseFeatures:

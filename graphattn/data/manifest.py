@@ -3,6 +3,8 @@
     title, licence, citation, source      for people
     format                                which reader: planetoid, gnn-benchmark, heterophilous, digits, ppi or ppi-like
     folder                                where the files lie under a data folder (default: the set's name)
+    score                                 what a class for each node is judged by: accuracy (if absent), or roc_auc
+                                          where there are two classes
     sparse, row_normalise, binary         how features are handed out: mostly zeros; rows scaled to sum 1; counts as 0/1
     default_split, [splits.NAME]          the splits there are, with their numbers
     [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes:
@@ -24,7 +26,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from graphattn.data.pinned import PinnedFile
 from graphattn.data.splits import SplitRecipe
@@ -36,6 +38,8 @@ else:
     import tomli as tomllib
 
 FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like")
+
+Score = Literal["accuracy", "roc_auc"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _FOLDERS = (_PACKAGE / "_packed" / "datasets", _PACKAGE.parent / "datasets")  # an installed wheel, a checkout
@@ -67,6 +71,7 @@ class Manifest:
     splits: Mapping[str, SplitRecipe]
     folder: str
     files: tuple[PinnedFile, ...] = ()
+    score: Score = "accuracy"
     sparse: bool = False
     row_normalise: bool = False
     binary: bool = False
@@ -166,6 +171,8 @@ def _manifest(table: dict[str, Any], path: Path) -> Manifest:
         raise ValueError(f"{where}: folder {manifest.folder!r}; needed a plain name")
     one_of(manifest.format, FORMATS, f"format in {where}:")
     one_of(manifest.default_split, splits, f"default_split in {where}:")
+    if manifest.score == "roc_auc" and sizes.classes != 2:
+        raise ValueError(f"{where}: score 'roc_auc' needs 2 classes, found {sizes.classes}; leave it out for accuracy")
     return manifest
 
 

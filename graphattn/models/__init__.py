@@ -11,6 +11,7 @@ from graphattn.models.label_propagation import LabelPropagation
 from graphattn.models.mlp import MLP
 from graphattn.models.monet import MoNet
 from graphattn.models.random_guess import RandomGuess
+from graphattn.models.residual import Residual
 from graphattn.models.sage import SAGE
 
 __all__ = ["MODELS"]
@@ -26,5 +27,6 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "monet": MoNet,
     "random": RandomGuess,
+    "residual": Residual,
     "sage": SAGE,
 }

@@ -18,7 +18,7 @@ _MOST_NEIGHBOURS = 16  # more do not stay readable in one picture
 
 
 def learning_curves(results: dict[str, dict[str, Any]]) -> Figure:
-    """Loss and validation score (accuracy or F1) over the epochs of each experiment's first seed."""
+    """Loss and validation score over the epochs of each experiment's first seed."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     measures: list[str] = []

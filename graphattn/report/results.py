@@ -14,8 +14,8 @@ from graphattn.report.tables import SCORES, measured, published, score
 
 _HEAD = """# Results
 
-Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy or F1 in
-percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on validation data.
+Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy, F1 or
+ROC-AUC in percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on validation data.
 "Not run here" is a definition that is ready to run and has no recorded result yet.
 """
 

@@ -11,11 +11,11 @@ from rich.table import Column, Table
 from graphattn.data import Manifest
 from graphattn.experiment import Experiment, Paper, recorded
 
-SCORES = {"accuracy": "accuracy", "f1": "micro-F1"}  # measures by name, and what people call them
+SCORES = {"accuracy": "accuracy", "f1": "micro-F1", "roc_auc": "ROC-AUC"}  # measures by name, and what people call them
 
 
 def overview(definitions: Iterable[Experiment]) -> Table:
-    """Every experiment with the published test score (accuracy or F1) and the recorded one."""
+    """Every experiment with the published test score and the recorded one."""
     table = Table(Column("experiment", no_wrap=True), "what", "paper, %", "recorded, %", "seeds")
     for definition in definitions:
         result = recorded(definition.name)

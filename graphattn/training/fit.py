@@ -84,7 +84,8 @@ def fit(
             raise Diverged(_advice(row, folder, optimizer))
         model.eval()
         row |= fabric.broadcast(task.measures(model))
-        verdict = rule.update(row["val_loss"], row[f"val_{task.score}"])
+        penalty = _penalty(optimizer) if getattr(rule, "penalised", False) else 0.0
+        verdict = rule.update(row["val_loss"] + penalty, row[f"val_{task.score}"])
         progress.add(row, verdict.keep, verdict.stop, time.perf_counter() - started)
         on_epoch(row)
         if fabric.is_global_zero and time.monotonic() - saved >= checkpoint_every:
@@ -127,6 +128,14 @@ def _step(fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.O
     fabric.backward(loss)
     optimizer.step()
     return loss.detach()
+
+
+def _penalty(optimizer: torch.optim.Optimizer) -> float:
+    """What weight decay adds to the loss whose gradient is followed: half the decay times the sum of squares."""
+    groups = [group for group in optimizer.param_groups if group["weight_decay"]]
+    return sum(
+        float(group["weight_decay"] / 2 * p.detach().square().sum()) for group in groups for p in group["params"]
+    )
 
 
 def _advice(row: dict[str, float], folder: Path, optimizer: torch.optim.Optimizer) -> str:

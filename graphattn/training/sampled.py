@@ -24,13 +24,13 @@ class SampledNodeClassification:
         ValueError: sparse features, which the loader cannot gather.
     """
 
-    score: ClassVar[str] = "accuracy"
     whole: ClassVar[bool] = False
 
     def __init__(self, data: NodeData, batch: int, neighbors: Sequence[int]) -> None:
         if not isinstance(data.x, Tensor):
             raise ValueError(f"{data.name}: sampling needs dense features: set data.dense = true")
         self.data = data
+        self.score = data.score
         whole = Data(x=data.x, edge_index=data.edge_index, y=data.y)
         shares = Shares(data.train.numel(), batch)
         self._train = NeighborLoader(whole, list(neighbors), input_nodes=data.train, batch_sampler=shares)
@@ -46,7 +46,7 @@ class SampledNodeClassification:
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:
-        """val_loss, val_accuracy and test_accuracy of the model as it is."""
+        """val_loss, val_<score> and test_<score> of the model as it is."""
         assert isinstance(self.data.x, Tensor)
         logits = layerwise(model, self.data.x, self.data.edge_index)
         return node_measures(logits.to(self.data.y.device), self.data)

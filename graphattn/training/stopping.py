@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 
 class Verdict(NamedTuple):
@@ -12,7 +12,10 @@ class Verdict(NamedTuple):
 
 
 class Rule(Protocol):
-    """Sees each epoch's validation loss and score, in order. Its attributes are its whole state."""
+    """Sees each epoch's validation loss and score, in order. Its attributes are its whole state.
+
+    A rule that is `penalised` sees the loss with the optimizer's L2 penalty added.
+    """
 
     def update(self, loss: float, score: float) -> Verdict: ...
 
@@ -68,12 +71,53 @@ class Never:
         return Verdict(keep, stop=False)
 
 
+@dataclass
+class Patience:
+    """Keep the lowest loss, the last of equals; `patience` epochs in a row above it end the run.
+
+    As Shchur et al., Pitfalls of Graph Neural Network Evaluation, 2018 (arXiv:1811.05868) stop: to their validation
+    loss the L2 penalty belongs, so that a model is given time while its weights still shrink.
+    """
+
+    penalised: ClassVar[bool] = True
+    patience: int
+    best_loss: float = float("inf")
+    waited: int = 0
+
+    def update(self, loss: float, score: float) -> Verdict:
+        keep = loss <= self.best_loss and loss < float("inf")
+        self.best_loss = loss if keep else self.best_loss
+        self.waited = 0 if keep else self.waited + 1
+        return Verdict(keep, stop=self.waited >= self.patience)
+
+
+@dataclass
+class BestScore:
+    """Run all epochs; keep the best score, the first of equals. An epoch without a finite loss is not kept.
+
+    As Platonov et al., A Critical Look at the Evaluation of GNNs under Heterophily, ICLR 2023 choose the step.
+    """
+
+    best_score: float = float("-inf")
+
+    def update(self, loss: float, score: float) -> Verdict:
+        keep = score > self.best_score and loss < float("inf")
+        self.best_score = score if keep else self.best_score
+        return Verdict(keep, stop=False)
+
+
 def rule(name: str, patience: int, epochs: int) -> Rule:
-    """`none`, `gat`, `window` (Kipf and Welling's), or `second-half` (PyG's benchmark: a window, after half)."""
+    """`none`, `gat`, `window` (Kipf and Welling's), `second-half` (PyG's benchmark: a window, after half), `patience`
+    (Shchur et al.'s) or `best-score` (Platonov et al.'s).
+    """
     if name == "gat":
         return Gat(patience)
     if name == "window":
         return Window(patience)
     if name == "second-half":
         return Window(patience, first=epochs // 2)
+    if name == "patience":
+        return Patience(patience)
+    if name == "best-score":
+        return BestScore()
     return Never()

@@ -94,6 +94,8 @@ def test_unknown_name_gives_the_nearest() -> None:
         ({"format": "planetoit"}, "unknown format .*'planetoit': did you mean 'planetoid'"),
         ({"folder": "../x"}, "folder '../x'; needed a plain name"),
         ({"default_split": "fixed"}, "unknown default_split .*'fixed'"),
+        ({"score": "auc"}, "unknown value for .*score: 'auc': did you mean 'roc_auc'"),
+        ({"score": "roc_auc"}, "score 'roc_auc' needs 2 classes, found 3"),
         ({"splits": {}}, r"needed at least one table \[splits.NAME\]"),
         ({"splits": {"public": {"val": True}}}, "val is True, needed int"),
         ({"splits": {"public": {"val": -1}}}, "val is -1, needed a number that is not negative"),

@@ -125,6 +125,22 @@ def test_seed_chooses_the_fixed_split(heterophilous: Writer, seed: int, expected
     assert (data.train.tolist(), data.val.tolist(), data.test.tolist()) == expected
 
 
+def test_what_its_nodes_are_judged_by(heterophilous: Writer) -> None:
+    """Labels are 0, 1, 0, 1, 0: nodes 0 and 1 validate, 2 and 3 are tested, 4 trains."""
+    path = heterophilous()
+    assert load(path, folder=path.parent).score == "accuracy"
+    masks = np.array([[[0, 0, 0, 0, 1]], [[1, 1, 0, 0, 0]], [[0, 0, 1, 1, 0]]], dtype=bool)
+    named = dict(zip(("train_masks", "val_masks", "test_masks"), masks, strict=True))
+    path = heterophilous(named, score="roc_auc")
+    assert load(path, folder=path.parent).score == "roc_auc"
+
+
+def test_roc_auc_of_one_class_alone(heterophilous: Writer) -> None:
+    path = heterophilous(score="roc_auc")
+    with pytest.raises(ValueError, match=r"tiny: all val nodes are of class 1; ROC-AUC needs nodes of both classes"):
+        load(path, folder=path.parent)
+
+
 def test_dense_file_can_be_handed_out_sparse(heterophilous: Writer) -> None:
     path = heterophilous(sparse=True)
     data = load(path, folder=path.parent)

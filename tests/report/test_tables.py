@@ -46,6 +46,7 @@ def test_mean_and_unbiased_spread(values: list[float], text: str) -> None:
 def test_what_a_run_has_reached() -> None:
     assert report.so_far([]) == ""
     assert report.so_far([{"seed": 0, "val_f1": 1.0, "test_f1": 50.0}]) == "test micro-F1 50.0"
+    assert report.so_far([{"seed": 0, "val_roc_auc": 1.0, "test_roc_auc": 50.0}]) == "test ROC-AUC 50.0"
     seeds = [{"test_accuracy": 80.0}, {"test_accuracy": 82.0}]
     assert report.so_far(seeds) == "test accuracy 81.0 ± 1.4"
     assert score({"seeds": seeds}) == "accuracy"

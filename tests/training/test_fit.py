@@ -151,6 +151,37 @@ def test_on_epoch_sees_each_row(tmp_path: Path) -> None:
     assert outcome.seconds > 0
 
 
+@pytest.mark.parametrize("penalised", [False, True])
+def test_a_penalised_rule_sees_the_l2_penalty_too(tmp_path: Path, penalised: bool) -> None:
+    """Its gradient is what Adam adds: decay times the weight, here of the first of two groups."""
+    seen, penalties = [], []
+
+    class Watching(Scripted):
+        def update(self, loss: float, score: float) -> Verdict:
+            seen.append(loss)
+            penalties.append(0.3 / 2 * sum(p.detach().square().sum().item() for p in model.layers[0].parameters()))
+            return super().update(loss, score)
+
+    watching = Watching()
+    watching.penalised = penalised  # type: ignore[attr-defined]
+    model = MODELS["mlp"](DATA.num_features, DATA.num_classes, **OPTIONS["mlp"])
+    assert isinstance(model.layers, nn.ModuleList)
+    groups = [{"params": model.layers[0].parameters(), "weight_decay": 0.3}, {"params": model.layers[1].parameters()}]
+    outcome = fit(
+        model,
+        NodeClassification(DATA),
+        torch.optim.Adam(groups, lr=0.05),
+        watching,
+        fabric=Fabric(accelerator="cpu", devices=1),
+        epochs=EPOCHS,
+        folder=tmp_path,
+    )
+    losses = [row["val_loss"] for row in outcome.history]
+    expected = [loss + penalty for loss, penalty in zip(losses, penalties, strict=True)] if penalised else losses
+    assert seen == pytest.approx(expected, rel=1e-5)
+    assert min(penalties) > 0.01
+
+
 def test_the_rule_sees_validation_only_and_ends_the_run(tmp_path: Path) -> None:
     seen = []
 

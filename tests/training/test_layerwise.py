@@ -24,6 +24,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "const-gat": {"hidden": 4, "heads": 2, "num_layers": 3},
     "mlp": {},
     "sage": {"aggregator": "lstm", "hidden": (8, 8, 4)},
+    "residual": {"hidden": 4, "heads": 2, "num_layers": 3, "separate": True},
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from graphattn.training.stopping import Gat, Never, Rule, Window, rule
+from graphattn.training.stopping import BestScore, Gat, Never, Patience, Rule, Window, rule
 
 NAN, INF = float("nan"), float("inf")
 
@@ -73,7 +73,40 @@ def test_never() -> None:
     assert seen(Never(), losses(3, 4, 2, 2, 9, 1)) == ([0, 2, 5], None)
 
 
-@pytest.mark.parametrize("stopping", [Gat(9), Window(9), Never()], ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize(
+    ("values", "kept", "end"),
+    [
+        pytest.param([3, 2, 1], [0, 1, 2], None, id="falling"),
+        pytest.param([3, 3, 3, 3], [0, 1, 2, 3], None, id="an equal loss is kept, and patience starts again"),
+        pytest.param([3, 4, 5], [0], 2, id="two in a row above it"),
+        pytest.param([3, 4, 2, 4, 2, 4, 4], [0, 2, 4], 6, id="only in a row"),
+        pytest.param([3, 9, 5], [0], 2, id="above the lowest, though it falls"),
+    ],
+)
+def test_patience(values: list[float], kept: list[int], end: int | None) -> None:
+    assert seen(Patience(2), losses(*values)) == (kept, end)
+
+
+def test_patience_looks_at_the_loss_alone() -> None:
+    assert seen(Patience(2), [(1, 10), (2, 20), (2, 30)]) == ([0], 2)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "kept"),
+    [
+        pytest.param([(3, 10), (4, 20), (5, 30)], [0, 1, 2], id="a rising loss does not matter"),
+        pytest.param([(3, 10), (2, 10), (1, 10)], [0], id="of equals the first"),
+        pytest.param([(3, 10), (3, 30), (3, 20), (3, 31)], [0, 1, 3], id="better than all before"),
+        pytest.param([(3, 0), (3, 0)], [0], id="a score of zero is one"),
+        pytest.param([(3, 10), (NAN, 20), (INF, 20), (3, 15)], [0, 3], id="not without a finite loss"),
+        pytest.param([(3, 10), (3, NAN), (3, 5), (3, 11)], [0, 3], id="no score is not a best one"),
+    ],
+)
+def test_best_score(epochs: list[tuple[float, float]], kept: list[int]) -> None:
+    assert seen(BestScore(), epochs) == (kept, None)
+
+
+@pytest.mark.parametrize("stopping", [Gat(9), Window(9), Never(), Patience(9)], ids=lambda r: type(r).__name__)
 def test_nan_is_not_kept_and_forgets_nothing(stopping: Rule) -> None:
     """An epoch that is better than the one after a NaN is kept only if it is better than all before the NaN too."""
     assert seen(stopping, losses(2, NAN, 9, INF, 3, 1)) == ([0, 5], None)
@@ -86,13 +119,15 @@ def test_nan_is_not_kept_and_forgets_nothing(stopping: Rule) -> None:
         ("window", Window(7, first=0)),
         ("second-half", Window(7, first=10)),
         ("none", Never()),
+        ("patience", Patience(7)),
+        ("best-score", BestScore()),
     ],
 )
 def test_rules_by_name(name: str, made: Rule) -> None:
     assert rule(name, patience=7, epochs=21) == made
 
 
-@pytest.mark.parametrize("name", ["gat", "window", "second-half", "none"])
+@pytest.mark.parametrize("name", ["gat", "window", "second-half", "none", "patience", "best-score"])
 @pytest.mark.parametrize("cut", range(7))
 def test_its_fields_are_its_whole_state(name: str, cut: int) -> None:
     """As a checkpoint stores and restores it."""

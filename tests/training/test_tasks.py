@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from graphattn.data import NodeData
@@ -71,6 +73,31 @@ def test_measures_are_those_of_validation_and_test_nodes(data: NodeData) -> None
         "test_accuracy": 66.6667,
     }
     assert all(type(value) is float for value in measures.values())
+
+
+def test_two_classes_can_be_judged_by_the_order_of_their_nodes(data: NodeData) -> None:
+    """Of the tested nodes 4 is of class 0, 5 and 6 of class 1: 5 is in the right order with it, 6 is not."""
+    model = Given(logits(0.5, 0.5, 0.9, 0.9, 0.3, 0.9, 0.2, 0.5, data=data))
+    task = NodeClassification(replace(data, score="roc_auc"))
+    measures = task.measures(model)
+    assert task.score == "roc_auc"
+    assert list(measures) == ["val_loss", "val_roc_auc", "test_roc_auc"]
+    assert (measures["val_roc_auc"], measures["test_roc_auc"]) == (100.0, 50.0)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 100.0])
+def test_roc_auc_is_scikit_learns_however_sure_the_model_is(data: NodeData, scale: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    y, nodes = torch.randint(2, (300,), generator=generator), torch.arange(300)
+    given = scale * torch.randn(300, 2, generator=generator)
+    given[:50] = given[50:100]  # ties
+    many = replace(data, x=torch.eye(300), y=y, train=nodes[:1], val=nodes[1:150], test=nodes[150:], score="roc_auc")
+    measures = NodeClassification(many).measures(Given(given))
+    margin = (given[:, 1] - given[:, 0]).numpy()
+    for part in ("val", "test"):
+        chosen = getattr(many, part).numpy()
+        judge = 100 * roc_auc_score(y.numpy()[chosen], margin[chosen])
+        assert measures[f"{part}_roc_auc"] == pytest.approx(judge, abs=1e-3)
 
 
 def test_measuring_builds_no_gradient(data: NodeData) -> None:
