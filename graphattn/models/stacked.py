@@ -87,14 +87,21 @@ class _Layer(nn.Module):
 class _GAT(_Layer):
     """GATConv."""
 
+    lin: Any
+    att_src: Tensor
+    att_dst: Tensor
+    bias: Tensor
+
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:
         (like,) = self.like
         mapped = _mapped(x, self.lin.weight)
         num_nodes, members, _ = mapped.shape
         values = mapped.reshape(num_nodes, members * like.heads, like.out_channels)
+        score_s, score_r = _scores(mapped, torch.cat([self.att_src, self.att_dst], 1))
         out = ops.additive(
             ops.feature_dropout(values, like.feature_dropout, self.training),
-            *_scores(mapped, torch.cat([self.att_src, self.att_dst], 1)),
+            score_s,
+            score_r,
             edges_of(edge_index, num_nodes, num_nodes, num_nodes).graph,
             negative_slope=like.negative_slope,
             dropout=like.dropout if self.training else 0.0,
@@ -105,6 +112,9 @@ class _GAT(_Layer):
 class _GCN(_Layer):
     """GCNConv: the senders' mapped features, summed with the weights 1 / sqrt(d_j d_i) of the graph with loops."""
 
+    lin: Any
+    bias: Tensor
+
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:
         mapped = _mapped(x, self.lin.weight)
         graph = edges_of(edge_index, *[mapped.shape[0]] * 3).graph
@@ -113,6 +123,9 @@ class _GCN(_Layer):
 
 
 class _Linear(_Layer):
+    weight: Tensor
+    bias: Tensor
+
     def forward(self, x: Any, edge_index: Tensor | None = None) -> Tensor:
         return _mapped(x, self.weight) + self.bias
 
