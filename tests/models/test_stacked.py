@@ -117,7 +117,8 @@ def test_only_those_that_are_kept_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "found"), [(["gatv2"], "GATv2"), (["label-propagation"], "LabelPropagation"), (["gat", "mlp"], "GAT, MLP")]
+    ("names", "found"),
+    [(["gatv2"], "GATv2"), (["label-propagation"], "LabelPropagation"), (["gat", "mlp"], "GAT, MLP")],
 )
 def test_what_cannot_be_stacked_is_named_beside_what_can(names: list[str], found: str) -> None:
     models = [MODELS[name](FEATURES, CLASSES) for name in names]
