@@ -153,9 +153,14 @@ def _scores(mapped: Tensor, vectors: Tensor) -> Tensor:
     return scores.permute(2, 1, 0, 3).flatten(2)
 
 
+def _stacked(same: Sequence[Tensor]) -> Tensor:
+    """[K, ...]; matrices lie in memory as [F, K, F'], the rows that a sparse map gathers, which copies them otherwise."""
+    return torch.stack([one.movedim(-1, 0) for one in same], 1).movedim(0, -1) if same[0].dim() == 2 else torch.stack(same)
+
+
 def _stack_into(to: nn.Module, same: Sequence[nn.Module]) -> None:
     for name, _ in same[0].named_parameters(recurse=False):
-        to.register_parameter(name, nn.Parameter(torch.stack([getattr(one, name).detach() for one in same])))
+        to.register_parameter(name, nn.Parameter(_stacked([getattr(one, name).detach() for one in same])))
     for name, _ in same[0].named_children():
         child = nn.Module()
         _stack_into(child, [getattr(one, name) for one in same])

@@ -494,10 +494,15 @@ struct WeightedSumPass {
       for (int c = 0; c < n; ++c) own[c] = load(static_cast<const T *>(sum.weights)[edges[c]]);
       if (sum.dropout.on) {
         const Dropout seed = sum.dropout;
-        const A scale = A(seed.scale);
-        each_edge_and_head(n, H, [&](int c, int64_t h) INLINE_LAMBDA {
-          weight[c * H + h] = keeps(seed, edges[c], h) ? own[c] * scale : A(0);
-        });
+        uint32_t mixed[CHUNK], high[CHUNK];
+        A kept[CHUNK];
+        for (int c = 0; c < n; ++c) mixed[c] = mixed_edge(seed, edges[c]), high[c] = uint32_t(uint64_t(edges[c]) >> 32);
+        for (int c = 0; c < n; ++c) own[c] *= A(seed.scale);
+        for (int64_t h = 0; h < H; ++h) {  // edges are many, heads may be few
+#pragma omp simd
+          for (int c = 0; c < n; ++c) kept[c] = keeps(seed, high[c], mixed[c], uint32_t(h)) ? own[c] : A(0);
+          for (int c = 0; c < n; ++c) weight[c * H + h] = kept[c];
+        }
       }
       add_rows<T>(state, D, sum.dropout.on ? weight : own, rows, D, n, H, D);
     }
