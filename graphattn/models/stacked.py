@@ -66,8 +66,9 @@ class Stacked(nn.Module):
             state = optimizer.state[parameter]
             for name, value in state.items():
                 if value.shape == parameter.shape:
-                    state[name] = value[list(members)]
-            parameter.data, parameter.grad = parameter.data[list(members)], None
+                    state[name] = _stacked([value[member] for member in members])
+            parameter.data = _stacked([parameter.data[member] for member in members])
+            parameter.grad = None
 
 
 class _Layer(nn.Module):
@@ -154,8 +155,13 @@ def _scores(mapped: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _stacked(same: Sequence[Tensor]) -> Tensor:
-    """[K, ...]; matrices lie in memory as [F, K, F'], the rows that a sparse map gathers, which copies them otherwise."""
-    return torch.stack([one.movedim(-1, 0) for one in same], 1).movedim(0, -1) if same[0].dim() == 2 else torch.stack(same)
+    """[K, ...]. Matrices [K, F', F] lie in memory as [F, K, F']: the rows that a sparse map gathers, without a copy.
+
+    Whatever is stacked lies so, the optimizer's moments too: a fused step goes through memory, not through indices.
+    """
+    return (
+        torch.stack([one.movedim(-1, 0) for one in same], 1).movedim(0, -1) if same[0].dim() == 2 else torch.stack(same)
+    )
 
 
 def _stack_into(to: nn.Module, same: Sequence[nn.Module]) -> None:

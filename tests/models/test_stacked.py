@@ -112,6 +112,7 @@ def test_only_those_that_are_kept_stay() -> None:
     assert all(torch.equal(value, before[name][[0, 3]]) for name, value in stack.state_dict().items())
     for parameter, was in zip(stack.parameters(), moments, strict=True):
         assert torch.equal(adam.state[parameter]["exp_avg_sq"], was[[0, 3]])
+        assert adam.state[parameter]["exp_avg"].stride() == parameter.stride(), "as a fused step needs"
     stack(x, edge_index).square().sum().backward()
     adam.step()
 
