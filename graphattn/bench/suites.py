@@ -10,6 +10,7 @@ from graphattn.bench.epochs import EpochCase
 from graphattn.bench.graphs import MadeGraph
 from graphattn.bench.layers import LayerCase
 from graphattn.bench.operations import OpCase
+from graphattn.bench.seeds import SeedsCase
 from graphattn.record import one_of
 
 # Of the size of the data sets that they are named after, with loops, and as skewed as those are.
@@ -83,7 +84,13 @@ GPU = (
     LayerCase("gat-hub", "gat", HUB, in_features=64, heads=1, width=64),
 )
 
-SUITES: dict[str, tuple[Case, ...]] = {"layers": LAYERS, "ops": OPS, "scaling": SCALING, "gpu": GPU}
+SEEDS = tuple(
+    SeedsCase(f"seeds-{data_set}-{seeds}", data_set, bag_of_words=True, seeds=seeds)
+    for data_set in ("cora", "citeseer")
+    for seeds in (1, 5, 10, 20)
+)
+
+SUITES: dict[str, tuple[Case, ...]] = {"layers": LAYERS, "ops": OPS, "scaling": SCALING, "gpu": GPU, "seeds": SEEDS}
 
 
 def chosen(suite: str, case: str = "", data_folder: Path | None = None) -> list[Case]:

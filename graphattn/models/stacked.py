@@ -154,14 +154,14 @@ def _scores(mapped: Tensor, vectors: Tensor) -> Tensor:
     return scores.permute(2, 1, 0, 3).flatten(2)
 
 
-def _stacked(same: Sequence[Tensor]) -> Tensor:
+def _stacked(same: list[Tensor]) -> Tensor:
     """[K, ...]. Matrices [K, F', F] lie in memory as [F, K, F']: the rows that a sparse map gathers, without a copy.
 
     Whatever is stacked lies so, the optimizer's moments too: a fused step goes through memory, not through indices.
     """
-    return (
-        torch.stack([one.movedim(-1, 0) for one in same], 1).movedim(0, -1) if same[0].dim() == 2 else torch.stack(same)
-    )
+    if same[0].dim() != 2:
+        return torch.stack(same)
+    return torch.stack([one.movedim(-1, 0) for one in same], 1).movedim(0, -1)
 
 
 def _stack_into(to: nn.Module, same: Sequence[nn.Module]) -> None:
