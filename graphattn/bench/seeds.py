@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from graphattn import data, experiment
 from graphattn.bench.case import Entry
-from graphattn.bench.epochs import EpochCase
+from graphattn.bench.epochs import EpochCase, EpochEntry
 from graphattn.data import NodeData
 from graphattn.experiment import Experiment
 from graphattn.models import MODELS
@@ -38,7 +37,7 @@ class SeedsCase(EpochCase):
         return _Seeds(loaded, experiment.load(f"{self.data_set}/gat"), self.seeds, contestant == "side by side")
 
 
-class _Seeds(Entry):
+class _Seeds(EpochEntry):
     """What it takes for a graph are the tasks, one for all models or one for each, on an edge_index of their own."""
 
     def __init__(self, loaded: NodeData, definition: Experiment, seeds: int, together: bool) -> None:
@@ -67,14 +66,6 @@ class _Seeds(Entry):
         super().__init__(compute, make_graph, weights, list(weights.values()))
         self._x = loaded.x
 
-    @property
-    def directions(self) -> dict[str, Callable[[], Any]]:
-        return super().directions | {"epoch": self._epoch}
-
-    @property
-    def inputs(self) -> list[Tensor]:
-        return [self._x if isinstance(self._x, Tensor) else self._x.values]
-
     def output(self) -> Tensor:
         """The logits in training."""
         for model in self._models:
@@ -96,7 +87,7 @@ class _Seeds(Entry):
             losses.append(loss.detach())
         return torch.stack(losses)
 
-    def _epoch(self) -> list[Any]:
+    def epoch(self) -> list[Any]:
         self.step()
         return self.forward()
 
