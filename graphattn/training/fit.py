@@ -137,9 +137,10 @@ def _step(fabric: Fabric, model: nn.Module, task: Steps, optimizer: torch.optim.
 
 
 def check_finite(row: dict[str, float], last: Path, optimizer: torch.optim.Optimizer) -> None:
-    """
+    """A loss that is not finite is the end of a run.
+
     Raises:
-        Diverged: the row's training loss is not finite.
+        Diverged: the row's training loss is NaN or infinite; says the epoch, the last checkpoint and what to try.
     """
     if math.isfinite(row["train_loss"]):
         return
@@ -188,9 +189,10 @@ class Course:
             self.best = {"model": {name: value.detach().clone() for name, value in state().items()}, "row": row}
 
     def outcome(self) -> Outcome:
-        """
+        """Of the epochs so far.
+
         Raises:
-            Diverged: no epoch was good enough to be kept.
+            Diverged: none was good enough to be kept.
         """
         if self.best is None:
             raise Diverged(f"no epoch of {self.epoch} had a finite validation loss: lower train.lr or check the data")

@@ -148,7 +148,7 @@ def test_seeds_end_by_their_own_rule_and_the_others_go_on_without_them(tmp_path:
 def test_a_batch_grows_smaller_without_a_change_of_those_that_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    definition = defined("gat", "train.stop=window", "train.patience=3", "train.lr=0.5", epochs=60)
+    definition = defined("gat", "data.split=random", "train.stop=window", "train.patience=3", epochs=60)
     kept: list[list[int]] = []
     keep = Stacked.keep
     monkeypatch.setattr(Stacked, "keep", lambda self, m, o: (kept.append(list(m)), keep(self, m, o))[1])
