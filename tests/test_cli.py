@@ -256,6 +256,19 @@ def test_a_repeated_command_uses_the_seeds_that_are_done(tiny: Path) -> None:
     assert more.exit_code == 0 and "2/2" in more.stdout
 
 
+def test_seeds_in_batches_leave_what_seeds_leave(tiny: Path) -> None:
+    result = invoke("run", "digits/tiny", "--seeds", "3", "--batch-seeds", "2")
+    assert result.exit_code == 0 and "3/3" in result.stdout, result.output
+    folder = runs_of("digits/tiny")
+    assert {path.name for path in folder.iterdir()} == {"seed-0", "seed-1", "seed-2", "result.json"}
+    assert read(folder / "result.json")["seeds"] == [read(folder / f"seed-{k}" / "result.json") for k in range(3)]
+    assert invoke("report", "digits/tiny", "--out", "drawn").exit_code == 0
+    done = folder / "seed-1" / "result.json"
+    experiment.save(read(done) | {"test_accuracy": 12.5}, done)
+    assert invoke("run", "digits/tiny", "--seeds", "3", "--batch-seeds", "2").exit_code == 0
+    assert read(folder / "result.json")["seeds"][1]["test_accuracy"] == 12.5, "done seeds are not run again"
+
+
 def test_fresh_forgets_this_definition_only(tiny: Path) -> None:
     other = ["--set", "train.lr=0.5"]
     for options in ([], other):
@@ -319,6 +332,13 @@ def test_what_is_wrong_for_all_seeds_is_said_once(tiny: Path, monkeypatch: pytes
         ),
         (["digits/gat", "--extend", "--fresh"], "--fresh forgets the seeds that --extend counts"),
         (["ppi/gat", "--extend"], "ppi/gat has no record yet"),
+        (["ppi-like/gat", "--batch-seeds", "2"], "--batch-seeds needs NodeClassification on one graph as a whole"),
+        (["digits/gat", "--batch-seeds", "2", "--workers", "2"], "--batch-seeds trains in one process that takes all"),
+        (["digits/gat", "--batch-seeds", "2", "--executor", "ray"], "--batch-seeds trains in one process that takes"),
+        (
+            ["digits/gat", "--batch-seeds", "2", "--set", "model.name=gatv2"],
+            "GATv2 cannot be stacked: needed models of",
+        ),
         (["cora/gat"], "the file ind.cora.x is not here"),
     ],
 )

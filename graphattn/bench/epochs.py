@@ -65,7 +65,25 @@ class EpochCase(Case):
         return _Epoch(loaded, experiment.load(f"{self.data_set}/gat"), contestant)
 
 
-class _Epoch(Entry):
+class EpochEntry(Entry):
+    """Timed as a whole too; its input `_x` may be sparse."""
+
+    _x: Any
+
+    @property
+    def directions(self) -> dict[str, Callable[[], Any]]:
+        return super().directions | {"epoch": self.epoch}
+
+    @property
+    def inputs(self) -> list[Tensor]:
+        return [self._x if isinstance(self._x, Tensor) else self._x.values]
+
+    def epoch(self) -> Any:
+        """Steps and evaluation."""
+        raise NotImplementedError
+
+
+class _Epoch(EpochEntry):
     """What it takes for a graph is the task and a batch to compare on, with an edge_index of its own."""
 
     def __init__(self, loaded: NodeData | GraphSet, definition: Experiment, contestant: str) -> None:
@@ -104,14 +122,6 @@ class _Epoch(Entry):
             self._run_step = captured(self._step, self._model, self._optimizer)
             self.has_peak = False
 
-    @property
-    def directions(self) -> dict[str, Callable[[], Any]]:
-        return super().directions | {"epoch": self._epoch}
-
-    @property
-    def inputs(self) -> list[Tensor]:
-        return [self._x if isinstance(self._x, Tensor) else self._x.values]
-
     def output(self) -> Tensor:
         """The logits in training."""
         self._model.train()
@@ -138,7 +148,7 @@ class _Epoch(Entry):
         self._optimizer.step()
         return loss.detach()
 
-    def _epoch(self) -> dict[str, float]:
+    def epoch(self) -> dict[str, float]:
         task = self.graph[0]
         if task.whole:
             self.step()

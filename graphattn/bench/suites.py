@@ -11,6 +11,7 @@ from graphattn.bench.graphs import MadeGraph
 from graphattn.bench.layers import LayerCase
 from graphattn.bench.operations import OpCase
 from graphattn.bench.scale import FullBatchCase, SampledCase
+from graphattn.bench.seeds import SeedsCase
 from graphattn.record import one_of
 
 # Of the size of the data sets that they are named after, with loops, and as skewed as those are.
@@ -93,12 +94,19 @@ SCALE = (
     SampledCase("sampled-2m", MadeGraph("2m", "power-law", 2_000_000, 30_000_000), trained=50_000),
 )
 
+SEEDS = tuple(
+    SeedsCase(f"seeds-{data_set}-{seeds}", data_set, bag_of_words=True, seeds=seeds)
+    for data_set in ("cora", "citeseer")
+    for seeds in (1, 5, 10, 20)
+)
+
 SUITES: dict[str, tuple[AnyCase, ...]] = {
     "layers": LAYERS,
     "ops": OPS,
     "scaling": SCALING,
-    "gpu": GPU,
     "scale": SCALE,
+    "seeds": SEEDS,
+    "gpu": GPU,
 }
 
 

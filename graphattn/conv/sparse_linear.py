@@ -23,15 +23,18 @@ from graphattn.ops.dropout import Dropout, draw, scale
 def sparse_linear(x: SparseFeatures, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b for sparse x [N, F], weight [D, F], bias [D]: [N, D], differentiable in weight and bias.
 
+    With weight [H, D, F] and bias [H, D] it is H maps: [N, H, D]. If x has dropout, each has a mask of its own.
+
     Forward sums rows of W^T, the gradient of W is a sum over the graph turned round, both sorted once a graph. The
     features themselves get no gradient.
 
     Raises:
         ValueError: a weight that does not have one column a feature.
     """
-    if weight.dim() != 2 or weight.shape[1] != x.shape[1]:
+    if weight.dim() not in (2, 3) or weight.shape[-1] != x.shape[1]:
         raise ValueError(f"weight has shape {list(weight.shape)}: needed [D, {x.shape[1]}], one column a feature")
-    return _matmul(x, weight.t()) if bias is None else _matmul(x, weight.t()) + bias
+    out = _matmul(x, weight.movedim(-1, 0))
+    return out if bias is None else out + bias
 
 
 class SparseFeatures:
@@ -123,7 +126,7 @@ def _dropout(x: SparseFeatures, p: float = 0.5, training: bool = True, inplace: 
 
 
 def _matmul(x: SparseFeatures, matrix: Tensor) -> Tensor:
-    """[N, F] times [F, D]."""
+    """[N, F] times [F, D], or times each head of [F, H, D]."""
     if x.stored.requires_grad:
         raise ValueError("the values of SparseFeatures need a gradient, which they get none of: use x.to_dense()")
     return ops.weighted_sum(x.stored.to(matrix.dtype), matrix, x.graph, x.mask)

@@ -94,9 +94,9 @@ Type type_of(const Array &array) {
   throw nb::type_error("values must be float32, float64, bfloat16 or float16");
 }
 
-using Shape = std::initializer_list<int64_t>;
+using Shape = std::vector<int64_t>;
 
-void *data(const char *name, const Array &array, nb::dlpack::dtype type, Shape shape) {
+void *data(const char *name, const Array &array, nb::dlpack::dtype type, const Shape &shape) {
   if (array.dtype() != type) refuse(name, "has another dtype than the call needs");
   if (array.ndim() != shape.size()) refuse(name, "has another number of dimensions than the call needs");
   size_t k = 0;
@@ -106,11 +106,11 @@ void *data(const char *name, const Array &array, nb::dlpack::dtype type, Shape s
   return array.data();
 }
 
-void *data(const char *name, const MaybeArray &array, nb::dlpack::dtype type, Shape shape) {
+void *data(const char *name, const MaybeArray &array, nb::dlpack::dtype type, const Shape &shape) {
   return array ? data(name, *array, type, shape) : nullptr;
 }
 
-void *needed(const char *name, const MaybeArray &array, nb::dlpack::dtype type, Shape shape) {
+void *needed(const char *name, const MaybeArray &array, nb::dlpack::dtype type, const Shape &shape) {
   if (!array) refuse(name, "is missing");
   return data(name, *array, type, shape);
 }
@@ -224,13 +224,18 @@ void weighted_sum(Array weights, Array rows, Index ptr, Index edges, Index other
                   Array out) {
   WeightedSum sum;
   sum.order = order_of(ptr, edges, others);
-  if (rows.ndim() != 2) refuse("rows", "has another number of dimensions than two");
-  sum.type = type_of(rows), sum.width = int64_t(rows.shape(1));
+  if (rows.ndim() != 2 && rows.ndim() != 3) refuse("rows", "has another number of dimensions than two or three");
+  sum.type = type_of(rows), sum.heads = rows.ndim() == 3 ? int64_t(rows.shape(1)) : 1;
+  sum.width = int64_t(rows.shape(rows.ndim() - 1));
+  const auto shape_of = [&](int64_t nodes) {
+    return rows.ndim() == 3 ? std::vector<int64_t>{nodes, sum.heads, sum.width} : std::vector<int64_t>{nodes, sum.width};
+  };
   sum.weights = data("weights", weights, rows.dtype(), {int64_t(edges.size())});
-  sum.rows = data("rows", rows, rows.dtype(), {int64_t(rows.shape(0)), sum.width}), sum.out = data("out", out, rows.dtype(), {sum.order.nodes, sum.width});
+  sum.rows = data("rows", rows, rows.dtype(), shape_of(int64_t(rows.shape(0))));
+  sum.out = data("out", out, rows.dtype(), shape_of(sum.order.nodes));
   sum.dropout = dropout_of(p, seed), sum.threads = threads < 1 ? 1 : threads;
   nb::gil_scoped_release free;
-  kernels_for(sum.width)->weighted_sum(sum);
+  kernels_for(sum.heads * sum.width)->weighted_sum(sum);
 }
 
 void drop(Array from, double p, uint64_t seed, int threads, Array to) {

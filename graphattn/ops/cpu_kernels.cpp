@@ -479,27 +479,36 @@ template <class T>
 struct WeightedSumPass {
   using A = Sum<T>;
   const WeightedSum &sum;
-  int64_t state = sum.width, scratch = CHUNK;
+  // Without a mask all heads have the same weights, and are one.
+  int64_t size = sum.heads * sum.width, H = sum.dropout.on ? sum.heads : 1, D = sum.dropout.on ? sum.width : size;
+  int64_t state = size, scratch = H * CHUNK;
 
-  void start(A *state) const { clear(state, sum.width); }
+  void start(A *state) const { clear(state, size); }
   void edges(A *state, int64_t, int64_t begin, int64_t end, A *weight, int64_t) const {
     const T *rows[CHUNK];
     for (int64_t at = begin; at < end; at += CHUNK) {
       const int n = end - at < CHUNK ? int(end - at) : CHUNK;
       const int64_t *edges = sum.order.edges + at;
-      rows_of(rows, static_cast<const T *>(sum.rows), sum.width, sum.order.others + at, n);
-      for (int c = 0; c < n; ++c) weight[c] = load(static_cast<const T *>(sum.weights)[edges[c]]);
+      rows_of(rows, static_cast<const T *>(sum.rows), size, sum.order.others + at, n);
+      A own[CHUNK];
+      for (int c = 0; c < n; ++c) own[c] = load(static_cast<const T *>(sum.weights)[edges[c]]);
       if (sum.dropout.on) {
         const Dropout seed = sum.dropout;
-        const A scale = A(seed.scale);
+        uint32_t mixed[CHUNK], high[CHUNK];
+        A kept[CHUNK];
+        for (int c = 0; c < n; ++c) mixed[c] = mixed_edge(seed, edges[c]), high[c] = uint32_t(uint64_t(edges[c]) >> 32);
+        for (int c = 0; c < n; ++c) own[c] *= A(seed.scale);
+        for (int64_t h = 0; h < H; ++h) {  // edges are many, heads may be few
 #pragma omp simd
-        for (int c = 0; c < n; ++c) weight[c] *= keeps(seed, edges[c], 0) ? scale : A(0);
+          for (int c = 0; c < n; ++c) kept[c] = keeps(seed, high[c], mixed[c], uint32_t(h)) ? own[c] : A(0);
+          for (int c = 0; c < n; ++c) weight[c * H + h] = kept[c];
+        }
       }
-      add_rows<T>(state, sum.width, weight, rows, sum.width, n, 1, sum.width);
+      add_rows<T>(state, D, sum.dropout.on ? weight : own, rows, D, n, H, D);
     }
   }
-  void merge(A *state, const A *other) const { add_to(state, other, sum.width); }
-  void finish(A *state, int64_t node) const { write(static_cast<T *>(sum.out) + node * sum.width, state, sum.width); }
+  void merge(A *state, const A *other) const { add_to(state, other, size); }
+  void finish(A *state, int64_t node) const { write(static_cast<T *>(sum.out) + node * size, state, size); }
 };
 
 template <class T>

@@ -56,12 +56,12 @@ struct Backward {
   void *logit_grads;                          // [E, H] in the type of the sums: scratch
 };
 
-// out[n, :] = sum over the edges e of n of weights[e] * rows[others, :]
+// out[n, h] = sum over the edges e of n of weights[e] * rows[others, h]; each head has a dropout mask of its own.
 struct WeightedSum {
   Type type;
-  int64_t width;
-  const void *weights, *rows;  // [E], [N, D]
-  void *out;                   // [nodes, D]
+  int64_t heads, width;
+  const void *weights, *rows;  // [E], [N, H, D]
+  void *out;                   // [nodes, H, D]
   Dropout dropout;
   Order order;
   int threads = 1;

@@ -15,8 +15,8 @@ from graphattn.ops.dropout import Dropout, numbers
 
 
 def weighted_sum(
-    weights: Float[Tensor, "E"], rows: Float[Tensor, "N D"], order: Order, dropout: Dropout | None
-) -> Float[Tensor, "nodes D"]:
+    weights: Float[Tensor, "E"], rows: Float[Tensor, "N *H D"], order: Order, dropout: Dropout | None
+) -> Float[Tensor, "nodes *H D"]:
     """out[n] = sum over the edges e of n in `order` of weights[e] * rows[other end of e]; not differentiable."""
     p, seed = (0.0, None) if dropout is None else dropout
     orders = [order.ptr, order.edges, order.others]
@@ -30,7 +30,7 @@ def feature_dropout(x: Float[Tensor, "*shape"], dropout: Dropout) -> Float[Tenso
 
 @torch.library.custom_op("graphattn::weighted_sum", mutates_args=(), device_types="cpu")
 def _weighted_sum(weights: Tensor, rows: Tensor, order: Sequence[Tensor], p: float, seed: Tensor | None) -> Tensor:
-    out = rows.new_empty((order[0].numel() - 1, rows.shape[1]))
+    out = rows.new_empty((order[0].numel() - 1, *rows.shape[1:]))
     given = native.inputs(weights, rows, *order)
     native.kernels.weighted_sum(*given, *numbers(p, seed), native.threads(), *native.arrays(out))
     return out
@@ -38,7 +38,7 @@ def _weighted_sum(weights: Tensor, rows: Tensor, order: Sequence[Tensor], p: flo
 
 @_weighted_sum.register_fake
 def _(weights, rows, order, p, seed):  # type: ignore[no-untyped-def]
-    return rows.new_empty((order[0].shape[0] - 1, rows.shape[1]))
+    return rows.new_empty((order[0].shape[0] - 1, *rows.shape[1:]))
 
 
 @torch.library.custom_op("graphattn::dropout", mutates_args=(), device_types="cpu")

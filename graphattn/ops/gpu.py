@@ -193,8 +193,8 @@ def _to_receivers(
 
 
 def weighted_sum(
-    weights: Float[Tensor, "E"], rows: Float[Tensor, "N D"], order: Order, dropout: Dropout | None
-) -> Float[Tensor, "nodes D"]:
+    weights: Float[Tensor, "E"], rows: Float[Tensor, "N *H D"], order: Order, dropout: Dropout | None
+) -> Float[Tensor, "nodes *H D"]:
     """out[n] = sum over the edges e of n in `order` of weights[e] * rows[other end of e]; not differentiable."""
     p, seed = (0.0, None) if dropout is None else dropout
     edges = [order.ptr, order.edges, order.others, gpu_launch.pieces(order)]
@@ -204,15 +204,17 @@ def weighted_sum(
 @torch.library.custom_op("graphattn::weighted_sum_gpu", mutates_args=())
 def _weighted_sum(weights: Tensor, rows: Tensor, edges: Sequence[Tensor], p: float, seed: Tensor | None) -> Tensor:
     nodes = _Nodes(Edges(*edges))
-    width = rows.shape[1]
-    out, parts = rows.new_empty((nodes.number, width)), nodes.parts(rows, width)
+    width = rows.shape[1:].numel()
+    out, parts = rows.new_empty((nodes.number, *rows.shape[1:])), nodes.parts(rows, width)
     if out.numel():
         shape = nodes.tile(1, min(width, 512), rows.dtype, rows=1)
         with _device(rows):
             gpu_kernels.weighted_sum[nodes.programs, triton.cdiv(width, shape.values)](
                 *(weights.contiguous(), rows.contiguous(), *nodes.orders, nodes.pieces, seed, out, parts),
                 *(nodes.num_pieces, gpu_launch.SPLIT),
-                **({"D": width, "BE": shape.edges, "BD": shape.values} | _dropped(p) | _wide(rows)),
+                **(
+                    {"W": width, "D": rows.shape[-1], "BE": shape.edges, "BD": shape.values} | _dropped(p) | _wide(rows)
+                ),
                 num_warps=shape.warps,
             )
             nodes.add_pieces(parts, out)
@@ -221,7 +223,7 @@ def _weighted_sum(weights: Tensor, rows: Tensor, edges: Sequence[Tensor], p: flo
 
 @_weighted_sum.register_fake
 def _(weights, rows, edges, p, seed):  # type: ignore[no-untyped-def]
-    return rows.new_empty((edges[0].shape[0] - 1, rows.shape[1]))
+    return rows.new_empty((edges[0].shape[0] - 1, *rows.shape[1:]))
 
 
 def _contiguous(given: Inputs) -> list[Tensor | None]:

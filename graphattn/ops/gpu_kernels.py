@@ -359,20 +359,20 @@ def add_pieces(ptr, pieces, parts, whole, split, W: tl.constexpr, BP: tl.constex
 @_compiled_once
 def weighted_sum(
     weights, rows, ptr, edges, others, pieces, seed, out, parts, num_pieces, split,
-    D: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr,
+    W: tl.constexpr, D: tl.constexpr, BE: tl.constexpr, BD: tl.constexpr,
     DROP: tl.constexpr, THRESHOLD: tl.constexpr, SCALE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """out_i = sum of weight_e * row_j; no softmax."""
+    """out_i = sum of weight_e * row_j; no softmax. Rows of W numbers are heads of D, each with its own mask."""
     row, begin, end, active = work(ptr, pieces, num_pieces, split)
     d = tl.program_id(1) * BD + tl.arange(0, BD)
     acc = tl.zeros([BD], WIDE)
     for k in range(begin, end, BE):
         live, e, j = next_edges(edges, others, k, end, BE)
         w = tl.load(weights + e, mask=live, other=0).to(WIDE)
+        x = tl.load(rows + j[:, None] * W + d[None, :], mask=live[:, None] & (d < W)[None, :], other=0).to(WIDE)
         if DROP:
-            first = tl.zeros([1], tl.int32)
-            w = tl.where(tl.reshape(kept_by(e, first, seed, THRESHOLD), [BE]), w * SCALE, 0.0)
-        x = tl.load(rows + j[:, None] * D + d[None, :], mask=live[:, None] & (d < D)[None, :], other=0).to(WIDE)
+            heads = d // D if W > D else tl.zeros([1], tl.int32)
+            x = tl.where(kept_by(e, heads, seed, THRESHOLD), x * SCALE, 0.0)
         acc += tl.sum(w[:, None] * x, 0)
     task = tl.program_id(0).to(tl.int64)
-    put(out, parts, task, num_pieces, row, active, D, d, d < D, acc)
+    put(out, parts, task, num_pieces, row, active, W, d, d < W, acc)

@@ -77,16 +77,22 @@ def dot_product(
 
 
 def weighted_sum(
-    weights: Float[Tensor, "E"], rows: Float[Tensor, "N D"], order: Order, dropout: Dropout | None
-) -> Float[Tensor, "nodes D"]:
+    weights: Float[Tensor, "E"], rows: Float[Tensor, "N *H D"], order: Order, dropout: Dropout | None
+) -> Float[Tensor, "nodes *H D"]:
     """out[n] = sum over the edges e of n in `order` of weights[e] * rows[other end of e]: torch's CSR product."""
     wide = accumulation_dtype(rows.dtype)  # the product knows no half precision
-    factors = weights.index_select(0, order.edges).to(wide)
+    heads = rows.shape[1] if rows.dim() == 3 else 1
+    factors = weights.index_select(0, order.edges).to(wide).unsqueeze(1).expand(-1, heads)
     if dropout is not None:
-        factors = factors * scale(dropout, order.edges, 1, wide).squeeze(1)
+        factors = factors * scale(dropout, order.edges, heads, wide)
+    by_head = rows.to(wide).reshape(len(rows), heads, rows.shape[-1])
+    shape = (order.ptr.numel() - 1, rows.shape[0])
     with torch.autocast(rows.device.type, enabled=False):
-        csr = torch.sparse_csr_tensor(order.ptr, order.others, factors, (order.ptr.numel() - 1, rows.shape[0]))
-        return (csr @ rows.to(wide).contiguous()).to(rows.dtype)
+        sums = [
+            torch.sparse_csr_tensor(order.ptr, order.others, factor.contiguous(), shape) @ own.contiguous()
+            for factor, own in zip(factors.unbind(1), by_head.unbind(1), strict=True)
+        ]
+    return torch.stack(sums, 1).reshape(shape[0], *rows.shape[1:]).to(rows.dtype)
 
 
 def segment_softmax(logits: Float[Tensor, "E H"], receivers: Tensor, num_receivers: int) -> Float[Tensor, "E H"]:

@@ -18,16 +18,18 @@ from graphattn.ops.dropout import Dropout, draw
 
 
 def weighted_sum(
-    weights: Float[Tensor, "E"], rows: Float[Tensor, "N_s D"], graph: Graph, dropout: Dropout | None = None
+    weights: Float[Tensor, "E"], rows: Float[Tensor, "N_s *H D"], graph: Graph, dropout: Dropout | None = None
 ) -> Tensor:
     """The sum without the softmax: out_i = sum over the edges e entering i of weights_e * rows_j, [N_r, D].
 
-    Differentiable in `rows`. A mask given as `dropout` is applied to the weights, here and in backward.
+    Differentiable in `rows`. A mask given as `dropout` is applied to the weights, here and in backward; where the rows
+    have heads, [N_s, H, D], these share the weights, but each has a mask of its own.
 
     Raises:
         TypeError, ValueError: as the operations do; ValueError also where the weights need a gradient.
     """
-    arguments = {"weights": (weights, "E"), "rows": (rows, "N_s D")}
+    heads = isinstance(rows, Tensor) and rows.dim() == 3
+    arguments = {"weights": (weights, "E"), "rows": (rows, "N_s H D" if heads else "N_s D")}
     tensors = checked("weighted_sum", graph, current().check_nan, arguments)
     if weights.requires_grad:
         raise ValueError("weighted_sum: weights need a gradient, which they get none of: detach() them, or use attend")

@@ -1,5 +1,6 @@
 """Training: one loop, its tasks and stopping rules, and runs over many seeds."""
 
+from graphattn.training.batched import run_batch, run_batches
 from graphattn.training.captured import captured
 from graphattn.training.fit import Diverged, Outcome, fit
 from graphattn.training.graph_tasks import MultiLabelNodes
@@ -17,6 +18,7 @@ from graphattn.training.runs import (
     task,
 )
 from graphattn.training.sampled import SampledNodeClassification
+from graphattn.training.side_by_side import SideBySide, stacked
 from graphattn.training.tasks import NodeClassification, Task
 
 __all__ = [
@@ -27,15 +29,19 @@ __all__ = [
     "NodeClassification",
     "Outcome",
     "SampledNodeClassification",
+    "SideBySide",
     "Task",
     "captured",
     "fit",
     "layerwise",
     "prepared",
+    "run_batch",
+    "run_batches",
     "run_seed",
     "run_seeds",
     "run_seeds_on_ranks",
     "run_seeds_on_ray",
+    "stacked",
     "summary",
     "take_in",
     "task",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
@@ -70,35 +70,33 @@ def fit(
     if epochs == 0:
         raise ValueError("train.epochs is 0, needed at least 1: the model has parameters to train")
     model, optimizer = fabric.setup(model, optimizer)
-    progress = _Progress(folder / "last.pt", model, optimizer, rule)
-    progress.resume(fabric.device)
-    epoch = partial(_epoch, partial(_step, fabric, model, task, optimizer), task)
+    course, last = Course(rule), folder / "last.pt"
+    if last.exists():
+        content = torch.load(last, map_location=fabric.device, weights_only=True)
+        restore(content, model, optimizer)
+        course.resume(content)
+    epoch = partial(train_epoch, fabric, model, task, optimizer)
     if cuda_graph:
         epoch = captured(partial(_step, fabric, model, task, optimizer, _only(task)), model, optimizer)  # type: ignore[assignment]
     saved = time.monotonic()
-    while progress.epoch < epochs and not progress.stopped:
+    while course.epoch < epochs and not course.stopped:
         started = time.perf_counter()
         loss: Any = fabric.all_reduce(epoch(), reduce_op="mean")
-        row = {"epoch": progress.epoch, "train_loss": float(loss)}
-        if not math.isfinite(row["train_loss"]):
-            raise Diverged(_advice(row, folder, optimizer))
+        row = {"epoch": course.epoch, "train_loss": float(loss)}
+        check_finite(row, last, optimizer)
         model.eval()
         row |= fabric.broadcast(task.measures(model))
-        penalty = _penalty(optimizer) if getattr(rule, "penalised", False) else 0.0
-        verdict = rule.update(row["val_loss"] + penalty, row[f"val_{task.score}"])
-        progress.add(row, verdict.keep, verdict.stop, time.perf_counter() - started)
+        course.add(row, task.score, model.state_dict, time.perf_counter() - started, penalty(course.rule, optimizer))
         on_epoch(row)
         if fabric.is_global_zero and time.monotonic() - saved >= checkpoint_every:
-            progress.save()
+            write_whole(checkpoint(model, optimizer) | course.content(), last)
             saved = time.monotonic()
-    if progress.best is None:
-        raise Diverged(f"no epoch of {progress.epoch} had a finite validation loss: lower train.lr or check the data")
-    model.load_state_dict(progress.best["model"])
+    outcome = course.outcome()
+    assert course.best is not None
+    model.load_state_dict(course.best["model"])
     if fabric.is_global_zero:
-        write_whole(progress.best, folder / "best.pt")
-    best = progress.best["row"]
-    measures = {name: value for name, value in best.items() if name not in ("epoch", "train_loss")}
-    return Outcome(measures, int(best["epoch"]), progress.epoch, progress.seconds, progress.history)
+        write_whole(course.best, folder / "best.pt")
+    return outcome
 
 
 def write_whole(content: Any, path: Path) -> None:
@@ -109,9 +107,17 @@ def write_whole(content: Any, path: Path) -> None:
     part.replace(path)
 
 
-def _epoch(step: Callable[[Any], Tensor], task: Task) -> Tensor:
-    """The mean loss of the epoch's steps."""
-    return torch.stack([step(batch) for batch in task.batches()]).mean()
+class Steps(Protocol):
+    """Of a task what an epoch of training asks."""
+
+    def batches(self) -> Iterable[Any]: ...
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor: ...
+
+
+def train_epoch(fabric: Fabric, model: nn.Module, task: Steps, optimizer: torch.optim.Optimizer) -> Tensor:
+    """A step on each batch; the mean of their losses, [], or [K] if each is that of K models that share nothing."""
+    return torch.stack([_step(fabric, model, task, optimizer, batch) for batch in task.batches()]).mean(0)
 
 
 def _only(task: Task) -> Any:
@@ -121,69 +127,108 @@ def _only(task: Task) -> Any:
     return batch
 
 
-def _step(fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
+def _step(fabric: Fabric, model: nn.Module, task: Steps, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
     model.train()
     optimizer.zero_grad()
     loss = task.loss(model, batch)
-    fabric.backward(loss)
+    fabric.backward(loss.sum())
     optimizer.step()
     return loss.detach()
 
 
-def _penalty(optimizer: torch.optim.Optimizer) -> float:
-    """What weight decay adds to the loss whose gradient is followed: half the decay times the sum of squares."""
+def penalty(rule: Rule, optimizer: torch.optim.Optimizer, member: int | None = None) -> float:
+    """What weight decay adds to the loss whose gradient is followed, half the decay times the sum of squares, if the
+    rule counts it; of one of the models where the parameters are those of several, [K, ...].
+    """
+    if not getattr(rule, "penalised", False):
+        return 0.0
     groups = [group for group in optimizer.param_groups if group["weight_decay"]]
-    return sum(
-        float(group["weight_decay"] / 2 * p.detach().square().sum()) for group in groups for p in group["params"]
-    )
+    held = [(group["weight_decay"], p.detach()) for group in groups for p in group["params"]]
+    return sum(float(decay / 2 * (p if member is None else p[member]).square().sum()) for decay, p in held)
 
 
-def _advice(row: dict[str, float], folder: Path, optimizer: torch.optim.Optimizer) -> str:
-    last = folder / "last.pt"
-    lr = optimizer.param_groups[0]["lr"]
-    return (
+def check_finite(row: dict[str, float], last: Path, optimizer: torch.optim.Optimizer) -> None:
+    """A loss that is not finite is the end of a run.
+
+    Raises:
+        Diverged: the row's training loss is NaN or infinite; says the epoch, the last checkpoint and what to try.
+    """
+    if math.isfinite(row["train_loss"]):
+        return
+    raise Diverged(
         f"the training loss is {row['train_loss']} at epoch {row['epoch']}; the last good checkpoint is "
-        f"{last if last.exists() else 'none yet'}. Try a lower train.lr (it is {lr}), train.precision=64-true, or "
-        f"ops.use(check_nan=True) to find where it begins"
+        f"{last if last.exists() else 'none yet'}. Try a lower train.lr (it is {optimizer.param_groups[0]['lr']}), "
+        f"train.precision=64-true, or ops.use(check_nan=True) to find where it begins"
     )
 
 
-class _Progress:
-    """All that a resumed run needs, in memory and in last.pt: parameters, optimizer, rule, random states, history."""
+def checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The part of last.pt that is the same for one model and for several: parameters, optimizer, random states."""
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
 
-    def __init__(self, path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, rule: Rule) -> None:
-        self.path, self.model, self.optimizer, self.rule = path, model, optimizer, rule
+
+def restore(content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put what `checkpoint` gave back where it was."""
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    torch.set_rng_state(content["random"].cpu())
+    if content["random_cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])
+
+
+class Course:
+    """A model's way through its epochs: the stopping rule, the rows so far, and the parameters to be kept."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
         self.epoch, self.seconds, self.stopped = 0, 0.0, False
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] | None = None
 
-    def add(self, row: dict[str, float], keep: bool, stop: bool, seconds: float) -> None:
+    def add(
+        self,
+        row: dict[str, float],
+        score: str,
+        state: Callable[[], dict[str, Tensor]],
+        seconds: float,
+        penalty: float = 0.0,
+    ) -> None:
+        """An epoch that took so long; `state` gives the parameters as they are, should the rule keep them; `penalty`
+        is what the rule is to count on top of the validation loss.
+        """
+        keep, self.stopped = self.rule.update(row["val_loss"] + penalty, row[f"val_{score}"])
         self.history.append(row)
-        self.epoch, self.stopped = self.epoch + 1, stop
+        self.epoch += 1
         self.seconds += seconds
         if keep:
-            self.best = {"model": {k: v.detach().clone() for k, v in self.model.state_dict().items()}, "row": row}
+            self.best = {"model": {name: value.detach().clone() for name, value in state().items()}, "row": row}
 
-    def save(self) -> None:
-        content = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+    def outcome(self) -> Outcome:
+        """Of the epochs so far.
+
+        Raises:
+            Diverged: none was good enough to be kept.
+        """
+        if self.best is None:
+            raise Diverged(f"no epoch of {self.epoch} had a finite validation loss: lower train.lr or check the data")
+        row = self.best["row"]
+        measures = {name: value for name, value in row.items() if name not in ("epoch", "train_loss")}
+        return Outcome(measures, int(row["epoch"]), self.epoch, self.seconds, self.history)
+
+    def content(self) -> dict[str, Any]:
+        """As last.pt holds it."""
+        names = ("epoch", "seconds", "stopped", "history", "best")
+        return {
             "rule": asdict(self.rule),  # type: ignore[call-overload]
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "progress": {name: getattr(self, name) for name in ("epoch", "seconds", "stopped", "history", "best")},
+            "progress": {name: getattr(self, name) for name in names},
         }
-        write_whole(content, self.path)
 
-    def resume(self, device: torch.device) -> None:
-        if not self.path.exists():
-            return
-        content = torch.load(self.path, map_location=device, weights_only=True)
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+    def resume(self, content: dict[str, Any]) -> None:
         for holder, values in ((self.rule, content["rule"]), (self, content["progress"])):
             for name, value in values.items():
                 setattr(holder, name, value)
-        torch.set_rng_state(content["random"].cpu())
-        if content["random_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all([state.cpu() for state in content["random_cuda"]])

@@ -33,7 +33,7 @@ from graphattn.experiment import Experiment, Train, save
 from graphattn.models import MODELS
 from graphattn.models.layered import Layered
 from graphattn.training import stopping
-from graphattn.training.fit import fit
+from graphattn.training.fit import Outcome, fit
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.provenance import OF_A_SEED, origin, together
 from graphattn.training.ranks import check_same, joined, number
@@ -60,6 +60,11 @@ class Job:
     def seed_folder(self) -> Path:
         return self.folder / f"seed-{self.seed}"
 
+    @property
+    def done(self) -> Path:
+        """What is there once the seed has ended well."""
+        return self.seed_folder / "result.json"
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -76,9 +81,8 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     Raises:
         whatever loading, building or training raises; nothing of the seed is lost then.
     """
-    done = job.seed_folder / "result.json"
-    if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))
+    if job.done.exists():
+        return json.loads(job.done.read_text(encoding="utf-8"))
     job.seed_folder.mkdir(parents=True, exist_ok=True)  # it has begun
     torch.set_num_threads(job.threads)
     model, loaded, fabric = prepared(job)
@@ -88,7 +92,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     outcome = fit(
         model,
         task(loaded, train, model),
-        _optimizer(model, train),
+        adam(model, train),
         stopping.rule(train.stop, train.patience, train.epochs),
         fabric=fabric,
         epochs=train.epochs,
@@ -97,6 +101,13 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         cuda_graph=job.cuda_graph,
         on_epoch=on_epoch,
     )
+    result = finish(job, outcome, fabric.is_global_zero)
+    fabric.barrier()  # no rank goes on, or ends, before all is written
+    return result
+
+
+def finish(job: Job, outcome: Outcome, writes: bool = True) -> dict[str, Any]:
+    """A seed's result; if this process `writes`, it is in the seed's folder, with the curve and without last.pt."""
     result = {
         "seed": job.seed,
         **outcome.measures,
@@ -105,11 +116,10 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         "seconds": round(outcome.seconds, 3),
         **origin(job.device),
     }
-    if fabric.is_global_zero:
+    if writes:
         _write_csv(outcome.history, job.seed_folder / "metrics.csv")
-        save(result, done)
+        save(result, job.done)
         (job.seed_folder / "last.pt").unlink(missing_ok=True)
-    fabric.barrier()  # no rank goes on, or ends, before all is written
     return result
 
 
@@ -215,8 +225,10 @@ def _end_with_parent() -> None:
 
 def _finished(future: Future[dict[str, Any]], seed: int) -> Finished:
     error = future.exception()
-    if error is None:
-        return Finished(seed, future.result())
+    return Finished(seed, future.result()) if error is None else failure(seed, error)
+
+
+def failure(seed: int, error: BaseException) -> Finished:
     return Finished(seed, None, "".join(traceback.format_exception_only(error)).strip())
 
 
@@ -256,7 +268,7 @@ def take_in(record: Mapping[str, Any], folder: Path) -> None:
                 _write_csv(record["curve"], done.with_name("metrics.csv"))
 
 
-def _optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
+def adam(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
     """Adam with L2 on the parameters that `train.decay` names; None for a model without parameters."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:

@@ -21,6 +21,7 @@ from graphattn.bench.epochs import EpochCase
 from graphattn.bench.layers import LayerCase
 from graphattn.bench.operations import OpCase
 from graphattn.bench.run import run
+from graphattn.bench.seeds import SeedsCase
 from graphattn.data import GraphSet
 
 HERE = {"torch-scatter": find_spec("torch_scatter") is not None, "scatter": find_spec("torch_scatter") is not None}
@@ -72,6 +73,18 @@ def test_an_epoch_on_a_bag_of_words(data_folder: Any) -> None:
     for name in ("graphattn", "graphattn dense"):
         agreement.check(case.name, name, entries[name].answer(), expected, case.tolerance)
     assert entries["graphattn"].inputs[0].numel() < entries["pyg"].inputs[0].numel() / 50
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_epoch_of_several_seeds() -> None:
+    case = SeedsCase("seeds", "digits", seeds=3)
+    assert statuses(case) == {"side by side": "ok", "one by one": "ok"}
+    together, alone = (case.build(name, "cpu") for name in case.contestants("cpu"))
+    assert set(together.directions) == {"forward", "training step", "epoch"}
+    (rows,) = together.forward()
+    assert rows == [pytest.approx(row, rel=1e-5) for row in alone.forward()]
+    assert together.answer().keys() == alone.answer().keys() and len(alone.answer()) > 4
+    assert together.step().numel() == alone.step().numel() == 3
 
 
 @pytest.mark.usefixtures("quick")

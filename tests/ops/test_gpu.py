@@ -209,11 +209,12 @@ def test_dropout_masks_are_those_of_every_back_end(place, seed):
 
 
 @pytest.mark.parametrize("dropout", [None, 0.3])
+@pytest.mark.parametrize("width", [(9,), (3, 5)], ids=["rows", "heads"])
 @pytest.mark.parametrize("name", ["random", "hub", "no_edges", "more_senders"])
-def test_weighted_sums(place, in_pieces, name, dropout):
+def test_weighted_sums(place, in_pieces, name, width, dropout):
     graph = GRAPHS[name].to(place)
     order = Order(*(getattr(graph.by_receiver, field).clone() for field in ("ptr", "edges", "others")))
-    weights, rows = torch.randn(graph.num_edges, device=place), torch.randn(graph.num_senders, 9, device=place)
+    weights, rows = torch.randn(graph.num_edges, device=place), torch.randn(graph.num_senders, *width, device=place)
     mask = None if dropout is None else Dropout(dropout, torch.tensor(77, device=place))
     expected = ops.reference.weighted_sum(weights, rows, order, mask)
     close(gpu.weighted_sum(weights, rows, order, mask), expected)

@@ -64,7 +64,9 @@ if "additive" in names:  # one head that all share, and none of what is optional
     values, scores = torch.ones(graph.num_senders, 1, 20, requires_grad=True), torch.ones(graph.num_senders, 3)
     ops.additive(values, scores, scores, graph, backend="gpu").sum().backward()
     ops.dot_product(torch.ones(graph.num_receivers, 3, 20), values, values, graph, backend="gpu").sum().backward()
-ops.gpu.weighted_sum(torch.ones(graph.num_edges), torch.ones(graph.num_senders, 8), graph.by_receiver, draw(0.5, "cpu"))
+for width in ((8,), (3, 5)):
+    rows = torch.ones(graph.num_senders, *width)
+    ops.gpu.weighted_sum(torch.ones(graph.num_edges), rows, graph.by_receiver, draw(0.5, "cpu"))
 for name, kernels in sorted(compiled.items()):
     assert all("cubin" in kernel.asm or "ptx" in kernel.asm for kernel in kernels), name
     print(name)

@@ -12,16 +12,21 @@ BACKENDS = ["reference", "cpu"]
 
 
 def summed(weights, rows, graph, dropout=None):
-    """The definition, edge by edge in float64."""
-    factors = 1 if dropout is None else scale(dropout, torch.arange(graph.num_edges), 1, torch.float64)
-    messages = rows.double()[graph.senders] * weights.double().unsqueeze(1) * factors
-    return torch.zeros(graph.num_receivers, rows.shape[1], dtype=torch.float64).index_add(0, graph.receivers, messages)
+    """The definition, edge by edge and head by head in float64."""
+    heads = rows.shape[1] if rows.dim() == 3 else 1
+    factors = weights.double().unsqueeze(1).expand(-1, heads)
+    if dropout is not None:
+        factors = factors * scale(dropout, torch.arange(graph.num_edges), heads, torch.float64)
+    if rows.dim() == 3:
+        factors = factors.unsqueeze(2)
+    zeros = torch.zeros(graph.num_receivers, *rows.shape[1:], dtype=torch.float64)
+    return zeros.index_add(0, graph.receivers, rows.double()[graph.senders] * factors)
 
 
-def arguments(graph, dtype=torch.float64, width=5):
+def arguments(graph, dtype=torch.float64, *width):
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(graph.num_edges, generator=generator, dtype=torch.float64) / 4
-    rows = torch.randn(graph.num_senders, width, generator=generator, dtype=torch.float64)
+    rows = torch.randn(graph.num_senders, *(width or (5,)), generator=generator, dtype=torch.float64)
     return weights.to(dtype), rows.to(dtype).requires_grad_()
 
 
@@ -32,10 +37,11 @@ MASKS = [None, Dropout(0.4, torch.tensor(123456789123456789))]
 @pytest.mark.parametrize("dropout", MASKS, ids=["all", "dropout"])
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("width", [(5,), (1, 4), (3, 5)], ids=["rows", "a head", "heads"])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_weighted_sums_and_their_gradient_are_those_of_the_definition(backend, name, dtype, dropout):
+def test_weighted_sums_and_their_gradient_are_those_of_the_definition(backend, width, name, dtype, dropout):
     graph = GRAPHS[name]
-    weights, rows = arguments(graph, dtype)
+    weights, rows = arguments(graph, dtype, *width)
     with ops.use(backend=backend):
         out = ops.weighted_sum(weights, rows, graph, dropout)
         upstream = torch.randn(out.shape, dtype=torch.float64).to(dtype)
@@ -81,8 +87,9 @@ def test_weighted_sums_refuse_weights_that_need_a_gradient_and_wrong_sizes():
     weights, rows = arguments(graph)
     with pytest.raises(ValueError, match=r"weights need a gradient.*detach"):
         ops.weighted_sum(weights.requires_grad_(), rows, graph)
-    with pytest.raises(ValueError, match=r"rows has shape \[29, 5\]: needed \[N_s=30"):
-        ops.weighted_sum(weights.detach(), rows[1:], graph)
+    for wrong in (rows[1:], rows[1:].unsqueeze(1)):
+        with pytest.raises(ValueError, match=r"rows has shape \[29, .*5\]: needed \[N_s=30"):
+            ops.weighted_sum(weights.detach(), wrong, graph)
 
 
 SHAPES = [(0,), (), (1,), (7, 3), (40, 1000)]

@@ -402,7 +402,7 @@ def test_the_curve_is_that_of_the_first_seed_thinned(tmp_path: Path, epochs: int
 )
 def test_weight_decay_falls_on_the_parameters_named(decay: Any, decayed: set[str]) -> None:
     model = MODELS["mlp"](5, 3)
-    optimizer = runs._optimizer(model, Train(lr=0.25, weight_decay=0.125, decay=decay))
+    optimizer = runs.adam(model, Train(lr=0.25, weight_decay=0.125, decay=decay))
     assert type(optimizer) is torch.optim.Adam
     found = {p: group for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
@@ -414,20 +414,20 @@ def test_weight_decay_falls_on_the_parameters_named(decay: Any, decayed: set[str
 def test_parameters_that_are_fixed_are_not_trained() -> None:
     model = MODELS["mlp"](5, 3)
     model.layers[1].requires_grad_(False)
-    optimizer = runs._optimizer(model, Train())
+    optimizer = runs.adam(model, Train())
     assert optimizer is not None
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     assert {id(p) for p in trained} == {id(p) for p in model.layers[0].parameters()}
 
 
-def test_a_model_without_parameters_has_no_optimizer() -> None:
-    assert runs._optimizer(MODELS["label-propagation"](5, 3), Train()) is None
+def test_a_model_without_parameters_has_noadam() -> None:
+    assert runs.adam(MODELS["label-propagation"](5, 3), Train()) is None
 
 
 @pytest.mark.parametrize("name", sorted(MODELS.keys() - {"label-propagation", "random"}))
 def test_the_first_layer_of_every_model_is_found(name: str) -> None:
     """`decay = "first"` goes by the name of the parameter."""
-    optimizer = runs._optimizer(MODELS[name](5, 3), Train(weight_decay=0.5, decay="first"))
+    optimizer = runs.adam(MODELS[name](5, 3), Train(weight_decay=0.5, decay="first"))
     assert optimizer is not None
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
 
