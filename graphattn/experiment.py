@@ -2,6 +2,7 @@
 
     [data]   which set and split          [model]  name and options of one of MODELS
     [train]  how it is trained            [run]    how many seeds
+    [readout]  on labelled graphs, how a graph is made of its nodes
     [paper]  the published number, if any
 
 An unknown key or value is an error. Definitions lie in `experiments/<name>/definition.toml`; `cora/gat` is a name.
@@ -53,6 +54,21 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Readout:
+    """What follows the model, which then gives each node `width` channels: see `models.GraphNetwork`."""
+
+    name: Literal["attention", "mean"] = "attention"
+    width: int = 64
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"width is {self.width}, needed at least 1")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout is {self.dropout}, needed a probability between 0 and 1")
+
+
+@dataclass(frozen=True)
 class Train:
     """Adam, and when it ends.
 
@@ -67,7 +83,7 @@ class Train:
     weight_decay: float = 5e-4
     decay: Literal["all", "weights", "first"] = "weights"
     epochs: int = 200
-    stop: Literal["none", "gat", "window", "second-half"] = "none"
+    stop: Literal["none", "gat", "window", "second-half", "best-score"] = "none"
     patience: int = 100
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     batch: int | None = None
@@ -110,12 +126,15 @@ class Experiment:
     model: Model
     train: Train
     run: Run
+    readout: Readout | None = None
     paper: Paper | None = None
     note: str = ""  # printed under the table: what was tried where the paper's number is not met
 
     def key(self) -> str:
         """Eight hex digits that change with anything that changes a seed's numbers."""
         parts = json.dumps([_lasting(part) for part in (self.data, self.model, self.train)], sort_keys=True)
+        if self.readout is not None:
+            parts += json.dumps(asdict(self.readout), sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:8]
 
 
@@ -161,10 +180,10 @@ def definition(name: str) -> Path:
 def from_table(name: str, table: Mapping[str, Any], where: str) -> Experiment:
     """An Experiment from a TOML table or the `definition` of a result."""
     table = {key: value for key, value in table.items() if key != "name"}
-    sections = {"data": Data, "train": Train, "run": Run, "paper": Paper}
+    sections = {"data": Data, "train": Train, "run": Run, "readout": Readout, "paper": Paper}
     ready: dict[str, Any] = {"name": name, "model": _model(table.pop("model", {}), where)}
     for key, kind in sections.items():
-        if table.get(key) is not None or key != "paper":
+        if table.get(key) is not None or key not in ("readout", "paper"):
             ready[key] = record(kind, table.get(key, {}), f"{where}, [{key}]")
         table.pop(key, None)
     return record(Experiment, table, where, **ready)
@@ -218,5 +237,5 @@ def _override(table: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string
-    one_of(section, ("data", "model", "train", "run"), f"section in --set {override!r}:")
+    one_of(section, ("data", "model", "train", "run", "readout"), f"section in --set {override!r}:")
     table.setdefault(section, {})[entry] = value

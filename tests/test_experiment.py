@@ -138,6 +138,9 @@ def test_data_is_what_load_takes(small: Experiment) -> None:
         ("epochs = 7", 'precision = "16"', "unknown value for PATH, [train]: precision: '16'"),
         ("seeds = 3", "seeds = 0", "PATH, [run]: seeds is 0, needed at least 1"),
         ("seeds = 3", "seeds = true", "PATH, [run]: seeds is True, needed int"),
+        ("[paper]", '[readout]\nname = "max"\n[paper]', "unknown value for PATH, [readout]: name: 'max'"),
+        ("[paper]", "[readout]\nwidth = 0\n[paper]", "PATH, [readout]: width is 0, needed at least 1"),
+        ("[paper]", "[readout]\ndropout = 2.0\n[paper]", "PATH, [readout]: dropout is 2.0, needed a probability"),
         ('name = "digits"', "", "PATH, [data]: the key 'name' is missing"),
         ("[data]", "[data]\nsplits = 3", "unknown key in PATH, [data]: 'splits': did you mean 'split'?"),
         ('name = "gat"', 'name = "gta"', "unknown model in PATH: 'gta': did you mean 'gat'?"),
@@ -233,9 +236,25 @@ def test_a_wrong_override(small: Experiment, override: str, message: str) -> Non
         experiment.load("digits/small", [override])
 
 
-@pytest.mark.parametrize("override", ["data.split=random", "model.heads=2", "train.lr=0.5", "train.precision=64-true"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.split=random",
+        "model.heads=2",
+        "train.lr=0.5",
+        "train.precision=64-true",
+        "readout.name=attention",
+    ],
+)
 def test_the_key_changes_with_what_changes_numbers(small: Experiment, override: str) -> None:
     assert experiment.load("digits/small", [override]).key() != small.key()
+
+
+def test_the_key_changes_with_the_read_out(small: Experiment) -> None:
+    keys = {
+        experiment.load("digits/small", [f"readout.{entry}"]).key() for entry in ("width=8", "width=9", "dropout=0.5")
+    }
+    assert len(keys) == 3
 
 
 @pytest.mark.parametrize(

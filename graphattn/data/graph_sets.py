@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
 
 from graphattn.data import manifest as manifests
-from graphattn.data import ppi, ppi_like
+from graphattn.data import ppi, ppi_like, tu
 from graphattn.data.digest import digest_of
 from graphattn.data.edges import both_directions
 from graphattn.data.manifest import Manifest
-from graphattn.data.raw import RawGraphs
+from graphattn.data.raw import Array, RawGraphs
 from graphattn.data.splits import choose
 from graphattn.record import one_of
 
@@ -24,7 +26,8 @@ from graphattn.record import one_of
 class GraphSet:
     """Graphs as PyG's `Data`: `x` [N, F] float32, `edge_index` [2, E] as in NodeData, and labels `y`.
 
-    Each node has several of C labels: `y` [N, C] float32, of 0 and 1.
+    Where labels are those of nodes, each node has several of C: `y` [N, C] float32, of 0 and 1. Where they are those of
+    graphs, each graph has one of C: `y` [1] int64.
     """
 
     name: str
@@ -33,6 +36,7 @@ class GraphSet:
     test: Sequence[Data]
     num_features: int
     num_classes: int
+    labels_of: Literal["nodes", "graphs"] = "nodes"
 
     def to(self, device: torch.device | str) -> GraphSet:
         """The same data on another device."""
@@ -48,9 +52,10 @@ class GraphSet:
         """Its sizes in a line."""
         graphs = [*self.train, *self.val, *self.test]
         nodes, edges = sum(graph.num_nodes for graph in graphs), sum(graph.num_edges for graph in graphs)
-        features, labels = self.num_features, self.num_classes
+        labels = "labels" if self.labels_of == "nodes" else "classes"
         return (
-            f"{len(graphs)} graphs, {nodes} nodes, {edges} edges, {features} features, {labels} labels; "
+            f"{len(graphs)} graphs, {nodes} nodes, {edges} edges, {self.num_features} features, "
+            f"{self.num_classes} {labels}; "
             f"{len(self.train)} graphs train, {len(self.val)} validate, {len(self.test)} are tested"
         )
 
@@ -58,6 +63,7 @@ class GraphSet:
 READERS: dict[str, Callable[[Manifest, Mapping[str, Path]], RawGraphs]] = {
     "ppi": ppi.read,
     "ppi-like": ppi_like.read,
+    "tu": tu.read,
 }
 
 
@@ -73,30 +79,59 @@ def load_graphs(name: str | Path, *, split: str | None = None, seed: int = 0, fo
     )
     _check(manifest, raw)
     graphs = _graphs(manifest, raw)
-    labels = torch.zeros(len(graphs), dtype=torch.int64)
+    by_class = raw.labels_of == "graphs"
+    labels = torch.from_numpy(raw.labels) if by_class else torch.zeros(len(graphs), dtype=torch.int64)
     chosen = choose(split, raw.given, labels, manifest.splits[split], seed, manifest.name, "graph")
     train, val, test = ([graphs[i] for i in part.tolist()] for part in chosen)
-    return GraphSet(manifest.name, train, val, test, manifest.sizes.features, manifest.sizes.classes)
+    if manifest.standardise:
+        _standardise(graphs, torch.cat([graph.x for graph in train]))
+    sizes = manifest.sizes
+    return GraphSet(manifest.name, train, val, test, sizes.features, sizes.classes, raw.labels_of)
 
 
 def _check(manifest: Manifest, raw: RawGraphs) -> None:
     manifest.check_size("nodes", len(raw.features))
     manifest.check_size("features", raw.features.shape[1])
-    manifest.check_size("classes", raw.labels.shape[1])
     steps = np.diff(raw.graph, prepend=-1 if len(raw.graph) else 0)
     if ((steps != 0) & (steps != 1)).any():
         raise ValueError(f"{manifest.name}: the nodes of a graph must follow each other, and the graphs each other")
     manifest.check_size("graphs", int(raw.graph.max(initial=-1)) + 1)
+    if raw.labels_of == "graphs":
+        _check_classes(manifest, raw.labels)
+    else:
+        _check_node_labels(manifest, raw.labels)
     wrong = ~np.isfinite(raw.features)
     if wrong.any():
         raise ValueError(
             f"{manifest.name}: {int(wrong.sum())} feature values are NaN or infinite, the first at node "
             f"{int(wrong.any(1).argmax())}; needed finite numbers. Repair the file and pin it again"
         )
-    wrong = (raw.labels != 0) & (raw.labels != 1)
+
+
+def _check_node_labels(manifest: Manifest, labels: Array) -> None:
+    manifest.check_size("classes", labels.shape[1])
+    wrong = (labels != 0) & (labels != 1)
     if wrong.any():
         node, label = (int(index) for index in np.argwhere(wrong)[0])
-        raise ValueError(f"{manifest.name}: label {label} of node {node} is {raw.labels[node, label]}, needed 0 or 1")
+        raise ValueError(f"{manifest.name}: label {label} of node {node} is {labels[node, label]}, needed 0 or 1")
+
+
+def _check_classes(manifest: Manifest, labels: Array) -> None:
+    if labels.shape != (manifest.sizes.graphs,):
+        raise ValueError(f"{manifest.name}: {len(labels)} labels, needed one a graph, {manifest.sizes.graphs}")
+    manifest.check_size("classes", int(labels.max(initial=-1)) + 1)
+    if labels.min(initial=0) < 0:
+        raise ValueError(
+            f"{manifest.name}: a graph's label is {labels.min()}, needed 0 to {manifest.sizes.classes - 1}"
+        )
+
+
+def _standardise(graphs: Sequence[Data], sample: Tensor) -> None:
+    """In place; a feature that never changes only loses its mean."""
+    std, mean = torch.std_mean(sample.double(), 0, correction=0)
+    std = torch.where(std > 0, std, 1)
+    for graph in graphs:
+        graph.x = ((graph.x - mean) / std).float()
 
 
 def _graphs(manifest: Manifest, raw: RawGraphs) -> list[Data]:
@@ -111,11 +146,15 @@ def _graphs(manifest: Manifest, raw: RawGraphs) -> list[Data]:
         )
     manifest.check_size("edges", edge_index.shape[1])
     x = torch.from_numpy(raw.features.astype(np.float32))
-    y = torch.from_numpy(raw.labels.astype(np.float32))
     nodes = torch.bincount(of, minlength=manifest.sizes.graphs).tolist()
     edges = torch.bincount(of[edge_index[0]], minlength=manifest.sizes.graphs).tolist()
     first = np.cumsum([0, *nodes]).tolist()
-    parts = zip(x.split(nodes), edge_index.split(edges, dim=1), y.split(nodes), first, strict=False)
+    if raw.labels_of == "graphs":
+        labels = torch.from_numpy(raw.labels).split(1)
+    else:
+        labels = torch.from_numpy(raw.labels.astype(np.float32)).split(nodes)
+    parts = zip(x.split(nodes), edge_index.split(edges, dim=1), labels, first, strict=False)
     return [
-        Data(x=features.clone(), edge_index=own - start, y=labels.clone()) for features, own, labels, start in parts
+        Data(x=features.clone(), edge_index=own - start, y=own_labels.clone())
+        for features, own, own_labels, start in parts
     ]

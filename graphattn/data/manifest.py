@@ -1,9 +1,10 @@
 """Manifests: one TOML file a data set, in `datasets/`, read into frozen dataclasses; and the files they pin.
 
     title, licence, citation, source      for people
-    format                                which reader: planetoid, gnn-benchmark, heterophilous, digits, ppi or ppi-like
+    format                                which reader: one of FORMATS
     folder                                where the files lie under a data folder (default: the set's name)
     sparse, row_normalise, binary         how features are handed out: mostly zeros; rows scaled to sum 1; counts as 0/1
+    standardise                           on sets of graphs: mean 0 and variance 1 over the training graphs' nodes
     default_split, [splits.NAME]          the splits there are, with their numbers
     [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes:
                                           checked on loading
@@ -35,7 +36,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like")
+FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like", "tu")
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _FOLDERS = (_PACKAGE / "_packed" / "datasets", _PACKAGE.parent / "datasets")  # an installed wheel, a checkout
@@ -70,6 +71,7 @@ class Manifest:
     sparse: bool = False
     row_normalise: bool = False
     binary: bool = False
+    standardise: bool = False
     path: Path = field(default=Path(), compare=False)
 
     def check_size(self, what: str, found: int) -> None:

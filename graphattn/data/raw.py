@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,11 +75,15 @@ class RawGraph:
 
 @dataclass(frozen=True, eq=False)
 class RawGraphs:
-    """G graphs of N nodes in all, one after the other; edges as in RawGraph, none between two graphs."""
+    """G graphs of N nodes in all, one after the other; edges as in RawGraph, none between two graphs.
+
+    Labels of nodes are [N, C] of 0 and 1, several a node. Labels of graphs are [G] int64, one class a graph.
+    """
 
     features: Array  # [N, F]
-    labels: Array  # [N, C] of 0 and 1: several labels a node
+    labels: Array
     graph: Array  # [N] int64: the graph of each node, ascending from 0
     senders: Array  # [edges] int64
     receivers: Array  # [edges] int64
     given: Mapping[str, Sequence[Split]] = field(default_factory=dict)  # splits of the graphs that come with the files
+    labels_of: Literal["nodes", "graphs"] = "nodes"

@@ -7,13 +7,14 @@ from torch import nn
 from graphattn.models.cheb import Cheb
 from graphattn.models.gat import GAT, ConstGAT, GATv2, GraphTransformer
 from graphattn.models.gcn import GCN
+from graphattn.models.graph_network import GraphNetwork
 from graphattn.models.label_propagation import LabelPropagation
 from graphattn.models.mlp import MLP
 from graphattn.models.monet import MoNet
 from graphattn.models.random_guess import RandomGuess
 from graphattn.models.sage import SAGE
 
-__all__ = ["MODELS"]
+__all__ = ["MODELS", "GraphNetwork"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cheb": Cheb,

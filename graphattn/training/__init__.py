@@ -2,6 +2,7 @@
 
 from graphattn.training.captured import captured
 from graphattn.training.fit import Diverged, Outcome, fit
+from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.layerwise import layerwise
 from graphattn.training.on_ray import run_seeds_on_ray
@@ -12,6 +13,7 @@ from graphattn.training.tasks import NodeClassification, Task
 __all__ = [
     "Diverged",
     "Finished",
+    "GraphClassification",
     "Job",
     "MultiLabelNodes",
     "NodeClassification",

@@ -29,9 +29,10 @@ from torch import nn
 from graphattn import data
 from graphattn.data import GraphSet, NodeData
 from graphattn.experiment import Experiment, Train, save
-from graphattn.models import MODELS
+from graphattn.models import MODELS, GraphNetwork
 from graphattn.training import stopping
 from graphattn.training.fit import Outcome, fit
+from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.provenance import provenance
 from graphattn.training.ranks import check_same, joined, number
@@ -122,6 +123,10 @@ def task(loaded: NodeData | GraphSet, train: Train, model: nn.Module) -> Task:
     if isinstance(loaded, GraphSet):
         if getattr(model, "uses_labels", False):
             raise ValueError(f"{type(model).__name__} spreads one graph's labels: {loaded.name} is a set of graphs")
+        if loaded.labels_of == "graphs":
+            if train.neighbors is not None:
+                raise ValueError(f"train.neighbors samples nodes, {loaded.name} has labels of graphs: leave it out")
+            return GraphClassification(loaded, 1 if train.batch is None else train.batch)
         return MultiLabelNodes(loaded, 1 if train.batch is None else train.batch, train.neighbors)
     if train.batch is not None and train.neighbors is not None:
         if not getattr(model, "by_hop", False):
@@ -149,8 +154,21 @@ def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:
     definition = job.experiment
     fabric = joined(job.device, definition.train.precision)
     loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
-    build = MODELS[definition.model.name]
-    return build(loaded.num_features, loaded.num_classes, **definition.model.options), loaded, fabric
+    return _model(definition, loaded), loaded, fabric
+
+
+def _model(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
+    build, options, readout = MODELS[definition.model.name], definition.model.options, definition.readout
+    of_graphs = isinstance(loaded, GraphSet) and loaded.labels_of == "graphs"
+    if of_graphs != (readout is not None):
+        raise ValueError(
+            f"{loaded.name} has labels of {'graphs' if of_graphs else 'nodes'}: "
+            + ("needed a section [readout]" if of_graphs else "leave out the section [readout]")
+        )
+    if readout is None:
+        return build(loaded.num_features, loaded.num_classes, **options)
+    nodes = build(loaded.num_features, readout.width, **options)
+    return GraphNetwork(nodes, readout.width, loaded.num_classes, readout=readout.name, dropout=readout.dropout)
 
 
 def run_seeds_on_ranks(jobs: list[Job]) -> Iterator[Finished]:
@@ -239,7 +257,7 @@ def _optimizer(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
     decayed = {
         "all": lambda name, p: True,
         "weights": lambda name, p: not name.endswith("bias"),
-        "first": lambda name, p: name.startswith("layers.0."),
+        "first": lambda name, p: name.startswith(("layers.0.", "nodes.layers.0.")),
     }[train.decay]
     groups = [
         {"params": [p for name, p in named if decayed(name, p)], "weight_decay": train.weight_decay},

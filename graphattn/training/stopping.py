@@ -68,12 +68,31 @@ class Never:
         return Verdict(keep, stop=False)
 
 
+@dataclass
+class BestScore:
+    """Run all epochs; keep the best score, the first of equals. An epoch without a finite loss is not kept.
+
+    As Platonov et al., A Critical Look at the Evaluation of GNNs under Heterophily, ICLR 2023 choose the step.
+    """
+
+    best_score: float = float("-inf")
+
+    def update(self, loss: float, score: float) -> Verdict:
+        keep = score > self.best_score and loss < float("inf")
+        self.best_score = score if keep else self.best_score
+        return Verdict(keep, stop=False)
+
+
 def rule(name: str, patience: int, epochs: int) -> Rule:
-    """`none`, `gat`, `window` (Kipf and Welling's), or `second-half` (PyG's benchmark: a window, after half)."""
+    """`none`, `gat`, `window` (Kipf and Welling's), `second-half` (PyG's benchmark: a window, after half), or
+    `best-score` (Platonov et al.'s).
+    """
     if name == "gat":
         return Gat(patience)
     if name == "window":
         return Window(patience)
     if name == "second-half":
         return Window(patience, first=epochs // 2)
+    if name == "best-score":
+        return BestScore()
     return Never()

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from graphattn.training.stopping import Gat, Never, Rule, Window, rule
+from graphattn.training.stopping import BestScore, Gat, Never, Rule, Window, rule
 
 NAN, INF = float("nan"), float("inf")
 
@@ -69,6 +69,11 @@ def test_window(patience: int, first: int, values: list[float], kept: list[int],
     assert seen(Window(patience, first), losses(*values)) == (kept, end)
 
 
+def test_best_score() -> None:
+    epochs = [(1.0, 50.0), (9.0, 60.0), (1.0, 60.0), (NAN, 90.0), (2.0, 55.0), (3.0, 61.0)]
+    assert seen(BestScore(), epochs) == ([0, 1, 5], None)
+
+
 def test_never() -> None:
     assert seen(Never(), losses(3, 4, 2, 2, 9, 1)) == ([0, 2, 5], None)
 
@@ -86,13 +91,14 @@ def test_nan_is_not_kept_and_forgets_nothing(stopping: Rule) -> None:
         ("window", Window(7, first=0)),
         ("second-half", Window(7, first=10)),
         ("none", Never()),
+        ("best-score", BestScore()),
     ],
 )
 def test_rules_by_name(name: str, made: Rule) -> None:
     assert rule(name, patience=7, epochs=21) == made
 
 
-@pytest.mark.parametrize("name", ["gat", "window", "second-half", "none"])
+@pytest.mark.parametrize("name", ["gat", "window", "second-half", "none", "best-score"])
 @pytest.mark.parametrize("cut", range(7))
 def test_its_fields_are_its_whole_state(name: str, cut: int) -> None:
     """As a checkpoint stores and restores it."""
