@@ -32,6 +32,7 @@ NAMES = [
     "squirrel-filtered",
     "tolokers",
 ]
+BY_BYTES = ("planetoid", "ppi", "tu")
 
 
 def test_all_sets_are_there() -> None:
