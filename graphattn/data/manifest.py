@@ -3,11 +3,14 @@
     title, licence, citation, source      for people
     format                                which reader: one of FORMATS
     folder                                where the files lie under a data folder (default: the set's name)
+    score                                 what labels are judged by: accuracy (if absent), or roc_auc
+    tasks                                 labels are so many yes-or-no tasks as [sizes] says classes, judged by roc_auc
+    molecules                             on sets of graphs: features are OGB's categories of atoms and bonds
     sparse, row_normalise, binary         how features are handed out: mostly zeros; rows scaled to sum 1; counts as 0/1
     standardise                           on sets of graphs: mean 0 and variance 1 over the training graphs' nodes
     default_split, [splits.NAME]          the splits there are, with their numbers
-    [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes:
-                                          checked on loading
+    [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes,
+                                          edge_features (0 if absent): checked on loading
     [[files]]                             name, url and a pin
 
 Files are looked for in FOLDER/NAME/ for the folder given (`--data`), then for the environment variable GRAPHATTN_DATA,
@@ -25,7 +28,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from graphattn.data.pinned import PinnedFile
 from graphattn.data.splits import SplitRecipe
@@ -36,7 +39,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like", "tu")
+FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like", "tu", "ogbn", "ogbg")
+
+Score = Literal["accuracy", "roc_auc"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _FOLDERS = (_PACKAGE / "_packed" / "datasets", _PACKAGE.parent / "datasets")  # an installed wheel, a checkout
@@ -44,13 +49,16 @@ _FOLDERS = (_PACKAGE / "_packed" / "datasets", _PACKAGE.parent / "datasets")  # 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a set must have. `edges` counts directed edges, without duplicates and self-loops; absent: not checked."""
+    """What a set must have. `edges` counts directed edges, without duplicates and self-loops. `nodes` and `edges` are
+    not checked where absent.
+    """
 
-    nodes: int
     features: int
     classes: int
+    nodes: int | None = None
     edges: int | None = None
     graphs: int = 1
+    edge_features: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,9 @@ class Manifest:
     splits: Mapping[str, SplitRecipe]
     folder: str
     files: tuple[PinnedFile, ...] = ()
+    score: Score = "accuracy"
+    tasks: bool = False
+    molecules: bool = False
     sparse: bool = False
     row_normalise: bool = False
     binary: bool = False
@@ -168,6 +179,8 @@ def _manifest(table: dict[str, Any], path: Path) -> Manifest:
         raise ValueError(f"{where}: folder {manifest.folder!r}; needed a plain name")
     one_of(manifest.format, FORMATS, f"format in {where}:")
     one_of(manifest.default_split, splits, f"default_split in {where}:")
+    if manifest.tasks and manifest.score != "roc_auc":
+        raise ValueError(f"{where}: score is {manifest.score!r}, needed 'roc_auc' for yes-or-no tasks")
     return manifest
 
 
@@ -205,4 +218,4 @@ def _download(manifest: Manifest, file: PinnedFile) -> Path:
     unzip = pooch.Unzip(members=[file.member])
     archive = Path(file.url).name
     found = pooch.retrieve(file.url, known_hash=None, fname=archive, path=cache, processor=unzip, progressbar=True)
-    return next(Path(path) for path in found if Path(path).name == Path(file.member).name)
+    return next(Path(path) for path in found if Path(path).as_posix().endswith(f"/{file.member}"))

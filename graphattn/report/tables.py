@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from graphattn.data import Manifest
 from graphattn.experiment import Experiment, Paper, recorded
 
-SCORES = {"accuracy": "accuracy", "f1": "micro-F1"}  # measures by name, and what people call them
+SCORES = {"accuracy": "accuracy", "f1": "micro-F1", "roc_auc": "ROC-AUC"}  # measures by name, and what people call them
 
 
 def overview(definitions: Iterable[Experiment]) -> Table:
@@ -49,7 +49,8 @@ def data_sets(manifests: Iterable[Manifest]) -> Table:
         sizes = manifest.sizes
         edges = "" if sizes.edges is None else f"{sizes.edges:,}"
         splits = ", ".join(manifest.splits)
-        row = (f"{sizes.nodes:,}", edges, f"{sizes.features:,}", str(sizes.classes), splits, manifest.licence)
+        nodes = "" if sizes.nodes is None else f"{sizes.nodes:,}"
+        row = (nodes, edges, f"{sizes.features:,}", str(sizes.classes), splits, manifest.licence)
         table.add_row(manifest.name, manifest.title, *row)
     return table
 

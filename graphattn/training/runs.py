@@ -10,6 +10,7 @@ not run again, one that was killed goes on from last.pt, one that failed is repo
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import threading
@@ -29,7 +30,7 @@ from torch import nn
 from graphattn import data
 from graphattn.data import GraphSet, NodeData
 from graphattn.experiment import Experiment, Train, save
-from graphattn.models import MODELS, GraphNetwork
+from graphattn.models import MODELS, GraphNetwork, MoleculeEncoder
 from graphattn.training import stopping
 from graphattn.training.fit import Outcome, fit
 from graphattn.training.graph_classification import GraphClassification
@@ -165,10 +166,18 @@ def _model(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
             f"{loaded.name} has labels of {'graphs' if of_graphs else 'nodes'}: "
             + ("needed a section [readout]" if of_graphs else "leave out the section [readout]")
         )
+    sees_edges = loaded.num_edge_features > 0 and "edge_dim" in inspect.signature(build).parameters
     if readout is None:
-        return build(loaded.num_features, loaded.num_classes, **options)
-    nodes = build(loaded.num_features, readout.width, **options)
-    return GraphNetwork(nodes, readout.width, loaded.num_classes, readout=readout.name, dropout=readout.dropout)
+        edges = (loaded.num_edge_features,) if sees_edges else ()
+        return build(loaded.num_features, loaded.num_classes, *edges, **options)
+    encoder, features, edge_features = None, loaded.num_features, loaded.num_edge_features
+    if isinstance(loaded, GraphSet) and loaded.molecules:
+        encoder = MoleculeEncoder(readout.width, sees_edges)
+        features = edge_features = readout.width
+    nodes = build(features, readout.width, *([edge_features] if sees_edges else []), **options)
+    return GraphNetwork(
+        nodes, readout.width, loaded.num_classes, readout=readout.name, dropout=readout.dropout, encoder=encoder
+    )
 
 
 def run_seeds_on_ranks(jobs: list[Job]) -> Iterator[Finished]:

@@ -44,7 +44,7 @@ class Given(nn.Module):
         super().__init__()
         self.logits = logits
 
-    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor, num_graphs: int) -> Tensor:
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor, num_graphs: int, edge_attr: None) -> Tensor:
         first = [int((batch == g).nonzero()[0]) for g in range(num_graphs)]
         return self.logits(x[first])
 
