@@ -57,9 +57,7 @@ def test_manifest_is_complete(name: str) -> None:
         else:
             assert file.url.startswith("https://")
             assert file.url.endswith("/" + file.name if file.member is None else ".zip")
-        assert (file.sha256 is not None) == (found.format in ("planetoid", "ppi", "tu")), (
-            "a pickle is pinned byte for byte"
-        )
+        assert (file.sha256 is not None) == (found.format in BY_BYTES), "a pickle is pinned byte for byte"
         assert len(file.pin) == (0 if name == "ppi" or found.format in UNSEEN else 64), "sums that are not known yet"
 
 
