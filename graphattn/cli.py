@@ -235,7 +235,8 @@ def _run(
     ]
     if ranks == 1:
         model, loaded, _ = prepared(replace(jobs[0], device="cpu"))
-        task(loaded, definition.train, model)  # what is wrong with the data or the model has now been said, once
+        task(loaded, definition.train, model, definition.labels, definition.correct_and_smooth)
+        # what is wrong with the data or the model has now been said, once
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     if ranks > 1:

@@ -116,7 +116,8 @@ class GAT(_AttentionNetwork):
                 edge_dim=edge_dim,
             )
 
-        super().__init__(conv, in_channels, num_classes, hidden, heads, out_heads, num_layers, dropout, skip)
+        sizes = (in_channels, num_classes, hidden, heads, out_heads, num_layers)
+        super().__init__(conv, *sizes, dropout, skip, input_dropout, batch_norm, edge_dim)
 
 
 class GATv2(_AttentionNetwork):
@@ -152,7 +153,8 @@ class GATv2(_AttentionNetwork):
                 edge_dim=edge_dim,
             )
 
-        super().__init__(conv, in_channels, num_classes, hidden, heads, out_heads, num_layers, dropout, skip)
+        sizes = (in_channels, num_classes, hidden, heads, out_heads, num_layers)
+        super().__init__(conv, *sizes, dropout, skip, input_dropout, batch_norm, edge_dim)
 
 
 class GraphTransformer(_AttentionNetwork):
@@ -178,7 +180,8 @@ class GraphTransformer(_AttentionNetwork):
         def conv(width: int, out: int, heads: int, concat: bool) -> nn.Module:
             return TransformerConv(width, out, heads, concat, beta=beta, dropout=attention_dropout, edge_dim=edge_dim)
 
-        super().__init__(conv, in_channels, num_classes, hidden, heads, out_heads, num_layers, dropout, skip)
+        sizes = (in_channels, num_classes, hidden, heads, out_heads, num_layers)
+        super().__init__(conv, *sizes, dropout, skip, input_dropout, batch_norm, edge_dim)
 
 
 class ConstGAT(_AttentionNetwork):

@@ -4,10 +4,12 @@ from graphattn.training.captured import captured
 from graphattn.training.fit import Diverged, Outcome, fit
 from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
+from graphattn.training.label_inputs import LabelInputs
 from graphattn.training.layerwise import layerwise
 from graphattn.training.on_ray import run_seeds_on_ray
 from graphattn.training.runs import Finished, Job, prepared, run_seed, run_seeds, run_seeds_on_ranks, summary, task
 from graphattn.training.sampled import SampledNodeClassification
+from graphattn.training.smoothed import smoothed_measures
 from graphattn.training.tasks import NodeClassification, Task
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "Finished",
     "GraphClassification",
     "Job",
+    "LabelInputs",
     "MultiLabelNodes",
     "NodeClassification",
     "Outcome",
@@ -28,6 +31,7 @@ __all__ = [
     "run_seeds",
     "run_seeds_on_ranks",
     "run_seeds_on_ray",
+    "smoothed_measures",
     "summary",
     "task",
 ]

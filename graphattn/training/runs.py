@@ -29,15 +29,17 @@ from torch import nn
 
 from graphattn import data
 from graphattn.data import GraphSet, NodeData
-from graphattn.experiment import Experiment, Train, save
+from graphattn.experiment import CorrectAndSmooth, Experiment, Labels, Train, save
 from graphattn.models import MODELS, GraphNetwork, MoleculeEncoder
 from graphattn.training import stopping
 from graphattn.training.fit import Outcome, fit
 from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
+from graphattn.training.label_inputs import LabelInputs
 from graphattn.training.provenance import provenance
 from graphattn.training.ranks import check_same, joined, number
 from graphattn.training.sampled import SampledNodeClassification
+from graphattn.training.smoothed import smoothed_measures
 from graphattn.training.tasks import NodeClassification, Task
 
 CURVE_POINTS = 200  # of the first seed's learning curve, kept in the summary
@@ -85,9 +87,11 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     check_same("the experiment", f"{job.experiment.key()}, seed {job.seed}")
     check_same("the data", lambda: loaded.digest())
     train = job.experiment.train
+    smoothing = job.experiment.correct_and_smooth
+    asked = task(loaded, train, model, job.experiment.labels, smoothing)
     outcome = fit(
         model,
-        task(loaded, train, model),
+        asked,
         _optimizer(model, train),
         stopping.rule(train.stop, train.patience, train.epochs),
         fabric=fabric,
@@ -97,12 +101,17 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         cuda_graph=job.cuda_graph,
         on_epoch=on_epoch,
     )
+    measures = outcome.measures
+    if smoothing is not None:
+        assert isinstance(asked, NodeClassification | SampledNodeClassification)  # `task` has seen to it
+        measures = smoothed_measures(asked, model, smoothing)
     result = {
         "seed": job.seed,
-        **outcome.measures,
+        **measures,
         "best_epoch": outcome.best_epoch,
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 3),
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
     if fabric.is_global_zero:
         _write_csv(outcome, job.seed_folder / "metrics.csv")
@@ -112,7 +121,13 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     return result
 
 
-def task(loaded: NodeData | GraphSet, train: Train, model: nn.Module) -> Task:
+def task(
+    loaded: NodeData | GraphSet,
+    train: Train,
+    model: nn.Module,
+    labels: Labels | None = None,
+    smoothing: CorrectAndSmooth | None = None,
+) -> Task:
     """What the model is asked on such data.
 
     Raises:
@@ -121,6 +136,18 @@ def task(loaded: NodeData | GraphSet, train: Train, model: nn.Module) -> Task:
     """
     if train.neighbors is not None and train.batch is None:
         raise ValueError(f"train.neighbors is {train.neighbors} without train.batch, the nodes a step: give both")
+    one_class = isinstance(loaded, NodeData) and loaded.y.dim() == 1
+    if smoothing is not None and (not one_class or getattr(model, "uses_labels", False)):
+        raise ValueError(
+            f"[correct_and_smooth] is for predictions of one class a node on one graph, by a model with features: "
+            f"leave it out for {type(model).__name__} on {loaded.name}"
+        )
+    if labels is not None:
+        if isinstance(loaded, GraphSet) or train.batch is not None or getattr(model, "uses_labels", False):
+            raise ValueError(
+                "[labels] are for a model with features on one graph as a whole: leave the section out, or train.batch"
+            )
+        return LabelInputs(loaded, labels.rate, labels.reuse)
     if isinstance(loaded, GraphSet):
         if getattr(model, "uses_labels", False):
             raise ValueError(f"{type(model).__name__} spreads one graph's labels: {loaded.name} is a set of graphs")
@@ -169,7 +196,8 @@ def _model(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
     sees_edges = loaded.num_edge_features > 0 and "edge_dim" in inspect.signature(build).parameters
     if readout is None:
         edges = (loaded.num_edge_features,) if sees_edges else ()
-        return build(loaded.num_features, loaded.num_classes, *edges, **options)
+        shown = 0 if definition.labels is None else loaded.num_classes
+        return build(loaded.num_features + shown, loaded.num_classes, *edges, **options)
     encoder, features, edge_features = None, loaded.num_features, loaded.num_edge_features
     if isinstance(loaded, GraphSet) and loaded.molecules:
         encoder = MoleculeEncoder(readout.width, sees_edges)
@@ -247,12 +275,13 @@ def summary(experiment: Experiment, finished: Iterable[Finished], folder: Path, 
     failed = {str(f.seed): f.error for f in ordered if f.error is not None}
     if not rows:
         raise RuntimeError(f"no seed of {experiment.name} ended well: {failed}")
-    measures = [name for name in rows[0] if name not in ("seed", "best_epoch")]
+    measures = [name for name in rows[0] if name not in ("seed", "best_epoch", "parameters")]
     return {
         "definition": asdict(experiment),
         "result": {name: _spread([row[name] for row in rows]) for name in measures},
         "seeds": rows,
         "failed": failed,
+        "parameters": rows[0].get("parameters"),  # not in what was trained before they were counted
         "curve": _curve(folder / f"seed-{rows[0]['seed']}" / "metrics.csv"),
         **provenance(device),
     }

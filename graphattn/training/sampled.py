@@ -47,9 +47,13 @@ class SampledNodeClassification:
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:
         """val_loss, val_<score> and test_<score> of the model as it is."""
+        return node_measures(self.logits(model), self.data)
+
+    def logits(self, model: nn.Module) -> Tensor:
+        """[N, C], of the whole graph."""
         assert isinstance(self.data.x, Tensor)
         logits = layerwise(model, self.data.x, self.data.edge_index, edge_attr=self.data.edge_attr)
-        return node_measures(logits.to(self.data.y.device), self.data)
+        return logits.to(self.data.y.device)
 
 
 def seeds_output(model: nn.Module, batch: Data) -> Tensor:

@@ -44,14 +44,15 @@ class NodeClassification:
 
     def loss(self, model: nn.Module, batch: NodeData) -> Tensor:
         """Cross-entropy on the training nodes."""
-        return loss_of(self._logits(model)[batch.train], batch.y[batch.train])
+        return loss_of(self.logits(model)[batch.train], batch.y[batch.train])
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:
         """val_loss, val_<score> and test_<score> of the model as it is (call eval() first)."""
-        return node_measures(self._logits(model), self.data)
+        return node_measures(self.logits(model), self.data)
 
-    def _logits(self, model: nn.Module) -> Tensor:
+    def logits(self, model: nn.Module) -> Tensor:
+        """[N, C], of the whole graph."""
         if not getattr(model, "uses_labels", False):
             return model(self.data.x, self.data.edge_index, **edges_for(model, self.data.edge_attr))
         known = torch.zeros(self.data.num_nodes, self.data.num_classes, device=self.data.y.device)
