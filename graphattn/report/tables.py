@@ -15,7 +15,7 @@ SCORES = {"accuracy": "accuracy", "f1": "micro-F1", "roc_auc": "ROC-AUC"}  # mea
 
 
 def overview(definitions: Iterable[Experiment]) -> Table:
-    """Every experiment with the published test score (accuracy or F1) and the recorded one."""
+    """Every experiment with the published test score and the recorded one."""
     table = Table(Column("experiment", no_wrap=True), "what", "paper, %", "recorded, %", "seeds")
     for definition in definitions:
         result = recorded(definition.name)
