@@ -31,6 +31,7 @@ class GraphSet:
     graphs, each graph has one of C: `y` [1] int64; or C yes-or-no tasks: `y` [1, C] float32 of 0 and 1, NaN where
     nothing is known. `edge_attr` [E, num_edge_features] float32, if there are any.
 
+    score: what labels of graphs are judged by.
     molecules: x and edge_attr are the categories of atoms and bonds that OGB has, for a model to embed.
     """
 

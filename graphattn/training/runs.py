@@ -142,12 +142,11 @@ def task(
             f"[correct_and_smooth] is for predictions of one class a node on one graph, by a model with features: "
             f"leave it out for {type(model).__name__} on {loaded.name}"
         )
-    if labels is not None:
-        if isinstance(loaded, GraphSet) or train.batch is not None or getattr(model, "uses_labels", False):
-            raise ValueError(
-                "[labels] are for a model with features on one graph as a whole: leave the section out, or train.batch"
-            )
-        return LabelInputs(loaded, labels.rate, labels.reuse)
+    elsewhere = isinstance(loaded, GraphSet) or train.batch is not None or getattr(model, "uses_labels", False)
+    if labels is not None and elsewhere:
+        raise ValueError(
+            "[labels] are for a model with features on one graph as a whole: leave the section out, or train.batch"
+        )
     if isinstance(loaded, GraphSet):
         if getattr(model, "uses_labels", False):
             raise ValueError(f"{type(model).__name__} spreads one graph's labels: {loaded.name} is a set of graphs")
@@ -173,7 +172,7 @@ def task(
             f"{loaded.name} as a whole cannot be shared by {ranks} ranks: give train.batch and train.neighbors, or "
             f"start without torchrun"
         )
-    return NodeClassification(loaded)
+    return NodeClassification(loaded) if labels is None else LabelInputs(loaded, labels.rate, labels.reuse)
 
 
 def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:

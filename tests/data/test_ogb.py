@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,17 @@ def test_an_altered_file_is_not_read(write_ogb: Writer) -> None:
     (path.parent / "tiny" / "raw" / "edge.csv.gz").write_bytes(csv(EDGES[:-1]))
     with pytest.raises(ValueError, match="truncated or altered: SHA-256"):
         nodes(path)
+
+
+@pytest.mark.parametrize(("missing", "tables", "keys"), [("pandas", NODES, {}), ("ogb", MOLECULES, MOLECULE_KEYS)])
+def test_a_package_that_is_not_here_is_asked_for(
+    write_ogb: Writer, monkeypatch: pytest.MonkeyPatch, missing: str, tables: Any, keys: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setitem(sys.modules, f"{missing}.utils", None)
+    path = write_ogb(tables, **keys)
+    with pytest.raises(ImportError, match=r"pip install 'graphattn\[ogb\]'"):
+        load(path, folder=path.parent)
 
 
 def test_a_file_that_is_not_here_is_asked_for() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -87,6 +89,12 @@ MOLECULES = [
     )
     for nodes in (2, 4)
 ]
+
+
+def test_without_ogbs_package_there_is_no_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ogb.graphproppred.mol_encoder", None)
+    with pytest.raises(ImportError, match=r"pip install 'graphattn\[ogb\]'"):
+        MoleculeEncoder(8)
 
 
 @pytest.mark.parametrize("name", ["gat", "gcn"])
