@@ -139,6 +139,18 @@ def test_data_is_what_load_takes(small: Experiment) -> None:
         ("seeds = 3", "seeds = 0", "PATH, [run]: seeds is 0, needed at least 1"),
         ("seeds = 3", "seeds = true", "PATH, [run]: seeds is True, needed int"),
         ("[paper]", '[readout]\nname = "max"\n[paper]', "unknown value for PATH, [readout]: name: 'max'"),
+        ("[paper]", "[labels]\nrate = 1.0\n[paper]", "PATH, [labels]: rate is 1.0, needed a probability below 1"),
+        ("[paper]", "[labels]\nreuse = -1\n[paper]", "PATH, [labels]: reuse is -1, needed a number of runs"),
+        (
+            "[paper]",
+            "[correct_and_smooth]\nsmooth_alpha = 2\n[paper]",
+            "smooth_alpha is 2.0, needed a number between 0 and",
+        ),
+        (
+            "[paper]",
+            "[correct_and_smooth]\ncorrect_steps = -2\n[paper]",
+            "correct_steps is -2, needed a number that is not",
+        ),
         ("[paper]", "[readout]\nwidth = 0\n[paper]", "PATH, [readout]: width is 0, needed at least 1"),
         ("[paper]", "[readout]\ndropout = 2.0\n[paper]", "PATH, [readout]: dropout is 2.0, needed a probability"),
         ('name = "digits"', "", "PATH, [data]: the key 'name' is missing"),

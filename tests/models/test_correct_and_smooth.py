@@ -50,3 +50,16 @@ def test_predictions_without_error_stay() -> None:
 
 def test_a_fixed_scale_makes_known_nodes_right() -> None:
     close(correct(predicted(), KNOWN, NODES, EDGES, scale=1.0)[NODES], KNOWN)
+
+
+def test_errors_and_labels_are_held_within_their_ranges_as_pygs() -> None:
+    """At a hub whose leaves are all wrong in the same way they would add up to more."""
+    leaves = torch.arange(1, 17)
+    star = torch.stack([torch.cat([leaves, 0 * leaves]), torch.cat([0 * leaves, leaves])])
+    weights = gcn_norm(star, num_nodes=17, add_self_loops=False, dtype=torch.float64)
+    z = torch.tensor([[0.05, 0.7, 0.25]], dtype=torch.float64).repeat(17, 1)
+    known = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64).repeat(16, 1)
+    judge = CorrectAndSmooth(1, 1.0, 2, 0.9, autoscale=True)
+    corrected = correct(z, known, leaves, star, steps=1, alpha=1.0)
+    close(corrected, judge.correct(z, known, leaves, *weights))
+    close(smooth(corrected, known, leaves, star, steps=2, alpha=0.9), judge.smooth(corrected, known, leaves, *weights))
