@@ -266,8 +266,8 @@ def test_file_pinned_by_arrays_has_no_bytes_to_read(tmp_path: Path) -> None:
 
 def test_sums_of_the_official_files(real: Path) -> None:
     for name in NAMES:
-        if name in ("pubmed", "ppi"):  # files that are not at hand, sums that are not known
-            continue
         found = manifest.read(name)
+        if name in ("pubmed", "ppi") or found.format in UNSEEN:  # files that are not at hand, sums that are not known
+            continue
         assert set(manifest.files(found, real)) == {file.name for file in found.files}
         assert manifest.pins(name, real) == {file.name: file.pin for file in found.files}
