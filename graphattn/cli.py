@@ -285,9 +285,10 @@ def _run(
     ]
     if ranks == 1:
         model, loaded, _ = prepared(replace(jobs[0], device="cpu"))
-        task(loaded, definition.train, model)  # what is wrong with the data or the model has now been said, once
+        # What is wrong with the data or the model is said here, once.
+        task(loaded, definition.train, model, definition.labels, definition.correct_and_smooth)
         if batch_seeds is not None:
-            stacked([model], [loaded], definition.train)
+            stacked([model], [loaded], definition)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     if known:

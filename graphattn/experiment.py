@@ -2,6 +2,8 @@
 
     [data]   which set and split          [model]  name and options of one of MODELS
     [train]  how it is trained            [run]    how many seeds
+    [readout]  on labelled graphs, how a graph is made of its nodes
+    [labels]  known labels among the inputs  [correct_and_smooth]  what is done with the predictions in the end
     [paper]  the published number, if any
 
 An unknown key or value is an error. Definitions lie in `experiments/<name>/definition.toml`; `cora/gat` is a name.
@@ -52,6 +54,56 @@ class Data:
 class Model:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What follows the model, which then gives each node `width` channels: see `models.GraphNetwork`."""
+
+    name: Literal["attention", "mean"] = "attention"
+    width: int = 64
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"width is {self.width}, needed at least 1")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout is {self.dropout}, needed a probability between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Known labels among the inputs: see `training.LabelInputs`."""
+
+    rate: float = 0.5
+    reuse: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"rate is {self.rate}, needed a probability below 1: some labels must be left to ask for")
+        if self.reuse < 0:
+            raise ValueError(f"reuse is {self.reuse}, needed a number of runs that is not negative")
+
+
+@dataclass(frozen=True)
+class CorrectAndSmooth:
+    """What is done with the predictions of the kept epoch: see `models.correct_and_smooth`. No `scale`: each node's
+    own.
+    """
+
+    correct_steps: int = 50
+    correct_alpha: float = 1.0
+    scale: float | None = None
+    smooth_steps: int = 50
+    smooth_alpha: float = 0.8
+
+    def __post_init__(self) -> None:
+        for name in ("correct_steps", "smooth_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, needed a number that is not negative")
+        for name in ("correct_alpha", "smooth_alpha"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, needed a number between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -116,13 +168,22 @@ class Experiment:
     model: Model
     train: Train
     run: Run
+    readout: Readout | None = None
+    labels: Labels | None = None
+    correct_and_smooth: CorrectAndSmooth | None = None
     paper: Paper | None = None
     note: str = ""  # printed under the table: what was tried where the paper's number is not met
 
     def key(self) -> str:
         """Eight hex digits that change with anything that changes a seed's numbers."""
         parts = json.dumps([_lasting(part) for part in (self.data, self.model, self.train)], sort_keys=True)
+        for name in _OPTIONAL:
+            if (part := getattr(self, name)) is not None:
+                parts += name + json.dumps(asdict(part), sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:8]
+
+
+_OPTIONAL: dict[str, type] = {"readout": Readout, "labels": Labels, "correct_and_smooth": CorrectAndSmooth}
 
 
 def _lasting(part: Data | Model | Train) -> dict[str, Any]:
@@ -167,10 +228,10 @@ def definition(name: str) -> Path:
 def from_table(name: str, table: Mapping[str, Any], where: str) -> Experiment:
     """An Experiment from a TOML table or the `definition` of a result."""
     table = {key: value for key, value in table.items() if key != "name"}
-    sections = {"data": Data, "train": Train, "run": Run, "paper": Paper}
+    sections = {"data": Data, "train": Train, "run": Run, **_OPTIONAL, "paper": Paper}
     ready: dict[str, Any] = {"name": name, "model": _model(table.pop("model", {}), where)}
     for key, kind in sections.items():
-        if table.get(key) is not None or key != "paper":
+        if table.get(key) is not None or key not in (*_OPTIONAL, "paper"):
             ready[key] = record(kind, table.get(key, {}), f"{where}, [{key}]")
         table.pop(key, None)
     return record(Experiment, table, where, **ready)
@@ -224,5 +285,5 @@ def _override(table: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string
-    one_of(section, ("data", "model", "train", "run"), f"section in --set {override!r}:")
+    one_of(section, ("data", "model", "train", "run", *_OPTIONAL), f"section in --set {override!r}:")
     table.setdefault(section, {})[entry] = value

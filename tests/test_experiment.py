@@ -138,6 +138,21 @@ def test_data_is_what_load_takes(small: Experiment) -> None:
         ("epochs = 7", 'precision = "16"', "unknown value for PATH, [train]: precision: '16'"),
         ("seeds = 3", "seeds = 0", "PATH, [run]: seeds is 0, needed at least 1"),
         ("seeds = 3", "seeds = true", "PATH, [run]: seeds is True, needed int"),
+        ("[paper]", '[readout]\nname = "max"\n[paper]', "unknown value for PATH, [readout]: name: 'max'"),
+        ("[paper]", "[labels]\nrate = 1.0\n[paper]", "PATH, [labels]: rate is 1.0, needed a probability below 1"),
+        ("[paper]", "[labels]\nreuse = -1\n[paper]", "PATH, [labels]: reuse is -1, needed a number of runs"),
+        (
+            "[paper]",
+            "[correct_and_smooth]\nsmooth_alpha = 2\n[paper]",
+            "smooth_alpha is 2.0, needed a number between 0 and",
+        ),
+        (
+            "[paper]",
+            "[correct_and_smooth]\ncorrect_steps = -2\n[paper]",
+            "correct_steps is -2, needed a number that is not",
+        ),
+        ("[paper]", "[readout]\nwidth = 0\n[paper]", "PATH, [readout]: width is 0, needed at least 1"),
+        ("[paper]", "[readout]\ndropout = 2.0\n[paper]", "PATH, [readout]: dropout is 2.0, needed a probability"),
         ('name = "digits"', "", "PATH, [data]: the key 'name' is missing"),
         ("[data]", "[data]\nsplits = 3", "unknown key in PATH, [data]: 'splits': did you mean 'split'?"),
         ('name = "gat"', 'name = "gta"', "unknown model in PATH: 'gta': did you mean 'gat'?"),
@@ -236,9 +251,16 @@ def test_a_wrong_override(small: Experiment, override: str, message: str) -> Non
 CHANGES = ("data.split=random", "data.reorder=true", "model.heads=2", "train.lr=0.5", "train.recompute=true")
 
 
-@pytest.mark.parametrize("override", [*CHANGES, "train.precision=64-true"])
+@pytest.mark.parametrize("override", [*CHANGES, "train.precision=64-true", "readout.name=attention"])
 def test_the_key_changes_with_what_changes_numbers(small: Experiment, override: str) -> None:
     assert experiment.load("digits/small", [override]).key() != small.key()
+
+
+def test_the_key_changes_with_the_read_out(small: Experiment) -> None:
+    keys = {
+        experiment.load("digits/small", [f"readout.{entry}"]).key() for entry in ("width=8", "width=9", "dropout=0.5")
+    }
+    assert len(keys) == 3
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ class _Seeds(EpochEntry):
         models = [build(loaded.num_features, loaded.num_classes, **options) for _ in range(seeds)]
         self._models: list[nn.Module] = models
         if together:
-            self._models = [stacked(models, [loaded] * seeds, definition.train)[0]]
+            self._models = [stacked(models, [loaded] * seeds, definition)[0]]
         for model in self._models:
             model.to(loaded.y.device)
         self._optimizers: list[Any] = [adam(getattr(model, "net", model), definition.train) for model in self._models]
@@ -54,7 +54,7 @@ class _Seeds(EpochEntry):
         def make_graph() -> list[Any]:
             own = replace(loaded, edge_index=loaded.edge_index.clone())
             if together:
-                return [stacked(models, [own] * seeds, definition.train)[1]]
+                return [stacked(models, [own] * seeds, definition)[1]]
             return [NodeClassification(own)] * seeds
 
         def compute(tasks: list[Any]) -> Tensor:

@@ -12,14 +12,15 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graphattn.conv.sparse_linear import SparseFeatures
-from graphattn.data import digits, npz, planetoid
+from graphattn.data import digits, npz, ogb, planetoid
 from graphattn.data import manifest as manifests
 from graphattn.data.digest import digest_of
-from graphattn.data.edges import both_directions
+from graphattn.data.edges import both_directions, both_directions_with
 from graphattn.data.locality import locality_order, places
 from graphattn.data.manifest import Manifest, Score
 from graphattn.data.raw import Array, Csr, RawGraph
 from graphattn.data.splits import Split, choose
+from graphattn.data.tasks import check_tasks
 from graphattn.record import one_of
 
 
@@ -30,22 +31,28 @@ class NodeData:
     `edge_index` is sorted by sender, then receiver; it holds both directions of each edge, no duplicate, no self-loop.
     `score` is what its validation and test nodes are judged by.
 
+    Where labels are yes-or-no tasks, C counts these, and `y` is [N, C] float32 of 0 and 1, NaN where nothing is known.
     The 15 nodes of Citeseer without label have y = 0, as in the authors' code and PyG, and are in none of the sets.
     """
 
     name: str
     x: Tensor | SparseFeatures  # [N, F] float32
     edge_index: Tensor  # [2, E] int64, senders then receivers
-    y: Tensor  # [N] int64
+    y: Tensor  # [N] int64, or [N, C] float32
     train: Tensor  # node ids, int64, ascending
     val: Tensor
     test: Tensor
     num_classes: int
     score: Score = "accuracy"
+    edge_attr: Tensor | None = None  # [E, D] float32
 
     @property
     def num_nodes(self) -> int:
-        return self.y.numel()
+        return self.y.shape[0]
+
+    @property
+    def num_edge_features(self) -> int:
+        return 0 if self.edge_attr is None else self.edge_attr.shape[1]
 
     @property
     def num_features(self) -> int:
@@ -54,13 +61,17 @@ class NodeData:
     def to(self, device: torch.device | str) -> NodeData:
         """The same data on another device."""
         moved = {key: getattr(self, key).to(device) for key in ("x", "edge_index", "y", "train", "val", "test")}
-        return replace(self, **moved)
+        return replace(self, **moved, edge_attr=None if self.edge_attr is None else self.edge_attr.to(device))
+
+    def held_out(self) -> dict[str, Tensor]:
+        """The ids of the nodes that validate and of those that are tested."""
+        return {"val": self.val, "test": self.test}
 
     def in_order(self, order: Tensor) -> NodeData:
         """The same data with other names: node `order[k]`, of [N], becomes node k."""
         place = places(order)
         senders, receivers = place[self.edge_index]
-        keys = (senders * self.num_nodes + receivers).sort().values
+        keys, edges = (senders * self.num_nodes + receivers).sort()
         train, val, test = (place[nodes].sort().values for nodes in (self.train, self.val, self.test))
         return replace(
             self,
@@ -70,20 +81,24 @@ class NodeData:
             train=train,
             val=val,
             test=test,
+            edge_attr=None if self.edge_attr is None else self.edge_attr[edges],
         )
 
     def summary(self) -> str:
         """Its sizes in a line."""
+        edges = f", {self.num_edge_features} of edges" if self.num_edge_features else ""
+        labels = "tasks" if self.y.dim() == 2 else "classes"
         return (
-            f"{self.num_nodes} nodes, {self.edge_index.shape[1]} edges, {self.num_features} features, "
-            f"{self.num_classes} classes; {self.train.numel()} train, {self.val.numel()} validate, "
+            f"{self.num_nodes} nodes, {self.edge_index.shape[1]} edges, {self.num_features} features{edges}, "
+            f"{self.num_classes} {labels}; {self.train.numel()} train, {self.val.numel()} validate, "
             f"{self.test.numel()} are tested"
         )
 
     def digest(self) -> str:
         """Sixteen hex digits that change with anything in it."""
         x = [self.x] if isinstance(self.x, Tensor) else [self.x.graph.senders, self.x.graph.receivers, self.x.values]
-        return digest_of([*x, self.edge_index, self.y, self.train, self.val, self.test])
+        edges = [] if self.edge_attr is None else [self.edge_attr]
+        return digest_of([*x, self.edge_index, *edges, self.y, self.train, self.val, self.test])
 
     def to_pyg(self) -> Data:
         """As PyG's `Data`, with dense features and boolean masks."""
@@ -93,7 +108,7 @@ class NodeData:
             mask[getattr(self, part)] = True
             masks[f"{part}_mask"] = mask
         x = self.x if isinstance(self.x, Tensor) else self.x.to_dense()
-        return Data(x=x, edge_index=self.edge_index, y=self.y, **masks)
+        return Data(x=x, edge_index=self.edge_index, edge_attr=self.edge_attr, y=self.y, **masks)
 
 
 READERS: dict[str, Callable[[Manifest, Mapping[str, Path]], RawGraph]] = {
@@ -101,6 +116,7 @@ READERS: dict[str, Callable[[Manifest, Mapping[str, Path]], RawGraph]] = {
     "gnn-benchmark": npz.read_gnn_benchmark,
     "heterophilous": npz.read_heterophilous,
     "digits": digits.read,
+    "ogbn": ogb.read_nodes,
 }
 
 
@@ -136,11 +152,19 @@ def load_nodes(
         manifest, manifests.locate(manifest, folder)
     )
     _check_sizes(manifest, raw)
-    edge_index = both_directions(raw.senders, raw.receivers, manifest.sizes.nodes, manifest.name)
+    num_nodes, edge_attr = len(raw.labels), None
+    if raw.edge_features is None:
+        edge_index = both_directions(raw.senders, raw.receivers, num_nodes, manifest.name)
+    else:
+        ends = (raw.senders, raw.receivers)
+        edge_index, edge_attr = both_directions_with(*ends, raw.edge_features, num_nodes, manifest.name)
     manifest.check_size("edges", edge_index.shape[1])
     labels = torch.from_numpy(raw.labels)
-    chosen = choose(split, raw.given, labels, manifest.splits[split], seed, manifest.name)
-    if manifest.score == "roc_auc":
+    classes = torch.zeros(num_nodes, dtype=torch.int64) if manifest.tasks else labels
+    chosen = choose(split, raw.given, classes, manifest.splits[split], seed, manifest.name)
+    if manifest.tasks:
+        check_tasks(manifest, {part: labels[ids] for part, ids in chosen._asdict().items()}, "node")
+    elif manifest.score == "roc_auc":
         _check_both_classes(manifest, chosen, labels)
     if row_normalise is None:
         row_normalise = manifest.row_normalise
@@ -148,28 +172,31 @@ def load_nodes(
         name=manifest.name,
         x=_features(raw.features, manifest, row_normalise, dense),
         edge_index=edge_index,
-        y=labels.clamp(min=0),
+        y=labels.float() if manifest.tasks else labels.clamp(min=0),
         train=chosen.train,
         val=chosen.val,
         test=chosen.test,
         num_classes=manifest.sizes.classes,
         score=manifest.score,
+        edge_attr=edge_attr,
     )
     return loaded.in_order(locality_order(edge_index, loaded.num_nodes)) if reorder else loaded
 
 
 def _check_sizes(manifest: Manifest, raw: RawGraph) -> None:
     needed = manifest.sizes
-    if len(raw.features.shape) != 2 or raw.labels.shape != raw.features.shape[:1]:
+    if len(raw.features.shape) != 2 or raw.labels.shape[: 1 if manifest.tasks else None] != raw.features.shape[:1]:
         raise ValueError(
             f"{manifest.name}: features have shape {raw.features.shape} and labels {raw.labels.shape}; needed "
-            f"[{needed.nodes}, {needed.features}] and [{needed.nodes}]"
+            f"[{needed.nodes}, {needed.features}] and [{needed.nodes}{f', {needed.classes}' if manifest.tasks else ''}]"
         )
-    if raw.labels.min(initial=0) < -1:
+    if not manifest.tasks and raw.labels.min(initial=0) < -1:
         raise ValueError(f"{manifest.name}: a label is {raw.labels.min()}, needed 0 to {needed.classes - 1}")
     manifest.check_size("nodes", raw.features.shape[0])
     manifest.check_size("features", raw.features.shape[1])
-    manifest.check_size("classes", int(raw.labels.max(initial=-1)) + 1)
+    manifest.check_size("edge_features", 0 if raw.edge_features is None else raw.edge_features.shape[-1])
+    if not manifest.tasks:
+        manifest.check_size("classes", int(raw.labels.max(initial=-1)) + 1)
     values = raw.features.values if isinstance(raw.features, Csr) else raw.features
     wrong = ~np.isfinite(values)
     if wrong.any():

@@ -1,14 +1,16 @@
 """Manifests: one TOML file a data set, in `datasets/`, read into frozen dataclasses; and the files they pin.
 
     title, licence, citation, source      for people
-    format                                which reader: planetoid, gnn-benchmark, heterophilous, digits, ppi or ppi-like
+    format                                which reader: one of FORMATS
     folder                                where the files lie under a data folder (default: the set's name)
-    score                                 what a class for each node is judged by: accuracy (if absent), or roc_auc
-                                          where there are two classes
+    score                                 what labels are judged by: accuracy (if absent), roc_auc of 2 classes or tasks
+    tasks                                 labels are so many yes-or-no tasks as [sizes] says classes, judged by roc_auc
+    molecules                             on sets of graphs: features are OGB's categories of atoms and bonds
     sparse, row_normalise, binary         how features are handed out: mostly zeros; rows scaled to sum 1; counts as 0/1
+    standardise                           on sets of graphs: mean 0 and variance 1 over the training graphs' nodes
     default_split, [splits.NAME]          the splits there are, with their numbers
-    [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes:
-                                          checked on loading
+    [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes,
+                                          edge_features (0 if absent): checked on loading
     [[files]]                             name, url and a pin
 
 Files are looked for in FOLDER/NAME/ for the folder given (`--data`), then for the environment variable GRAPHATTN_DATA,
@@ -37,7 +39,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like")
+FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like", "tu", "ogbn", "ogbg")
 
 Score = Literal["accuracy", "roc_auc"]
 
@@ -47,13 +49,16 @@ _FOLDERS = (_PACKAGE / "_packed" / "datasets", _PACKAGE.parent / "datasets")  # 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a set must have. `edges` counts directed edges, without duplicates and self-loops; absent: not checked."""
+    """What a set must have. `edges` counts directed edges, without duplicates and self-loops. `nodes` and `edges` are
+    not checked where absent.
+    """
 
-    nodes: int
     features: int
     classes: int
+    nodes: int | None = None
     edges: int | None = None
     graphs: int = 1
+    edge_features: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,12 @@ class Manifest:
     folder: str
     files: tuple[PinnedFile, ...] = ()
     score: Score = "accuracy"
+    tasks: bool = False
+    molecules: bool = False
     sparse: bool = False
     row_normalise: bool = False
     binary: bool = False
+    standardise: bool = False
     path: Path = field(default=Path(), compare=False)
 
     def check_size(self, what: str, found: int) -> None:
@@ -171,7 +179,9 @@ def _manifest(table: dict[str, Any], path: Path) -> Manifest:
         raise ValueError(f"{where}: folder {manifest.folder!r}; needed a plain name")
     one_of(manifest.format, FORMATS, f"format in {where}:")
     one_of(manifest.default_split, splits, f"default_split in {where}:")
-    if manifest.score == "roc_auc" and sizes.classes != 2:
+    if manifest.tasks and manifest.score != "roc_auc":
+        raise ValueError(f"{where}: score is {manifest.score!r}, needed 'roc_auc' for yes-or-no tasks")
+    if manifest.score == "roc_auc" and sizes.classes != 2 and not manifest.tasks:
         raise ValueError(f"{where}: score 'roc_auc' needs 2 classes, found {sizes.classes}; leave it out for accuracy")
     return manifest
 
@@ -210,4 +220,4 @@ def _download(manifest: Manifest, file: PinnedFile) -> Path:
     unzip = pooch.Unzip(members=[file.member])
     archive = Path(file.url).name
     found = pooch.retrieve(file.url, known_hash=None, fname=archive, path=cache, processor=unzip, progressbar=True)
-    return next(Path(path) for path in found if Path(path).name == Path(file.member).name)
+    return next(Path(path) for path in found if Path(path).as_posix().endswith(f"/{file.member}"))

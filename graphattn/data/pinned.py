@@ -35,8 +35,8 @@ class PinnedFile:
     arrays: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.name in ("", ".", "..") or Path(self.name).name != self.name or "\\" in self.name:
-            raise ValueError(f"file name {self.name!r}: needed a plain name without folders")
+        if any(part in ("", ".", "..") for part in self.name.split("/")) or "\\" in self.name:
+            raise ValueError(f"file name {self.name!r}: needed a plain name or path, such as raw/a.csv")
         if (self.sha256 is None) == (self.content_sha256 is None):
             raise ValueError(f"file {self.name!r}: needed one of sha256 (the file) and content_sha256 (its arrays)")
         if (self.content_sha256 is not None) != bool(self.arrays):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,22 +64,33 @@ class Csr:
 
 @dataclass(frozen=True, eq=False)
 class RawGraph:
-    """N nodes, F features; edges in any order, one or both directions, with whatever loops and duplicates there are."""
+    """N nodes, F features; edges in any order, one or both directions, with whatever loops and duplicates there are.
+
+    Labels are [N] int64, -1 where the files give none, or [N, T] floats, 0 or 1 for each of T tasks and NaN where the
+    files give none. Edge features, if any, are [edges, D]: those of both directions, and of the first of duplicates.
+    """
 
     features: Csr | Array  # [N, F]
     senders: Array  # [edges] int64
     receivers: Array  # [edges] int64
-    labels: Array  # [N] int64, -1 where the files give none
+    labels: Array
     given: Mapping[str, Sequence[Split]] = field(default_factory=dict)  # splits that come with the files
+    edge_features: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class RawGraphs:
-    """G graphs of N nodes in all, one after the other; edges as in RawGraph, none between two graphs."""
+    """G graphs of N nodes in all, one after the other; edges as in RawGraph, none between two graphs.
+
+    Labels of nodes are [N, C] of 0 and 1, several a node. Labels of graphs are [G] int64, one class a graph, or [G, T]
+    floats as in RawGraph; edge features too are as there.
+    """
 
     features: Array  # [N, F]
-    labels: Array  # [N, C] of 0 and 1: several labels a node
+    labels: Array
     graph: Array  # [N] int64: the graph of each node, ascending from 0
     senders: Array  # [edges] int64
     receivers: Array  # [edges] int64
     given: Mapping[str, Sequence[Split]] = field(default_factory=dict)  # splits of the graphs that come with the files
+    labels_of: Literal["nodes", "graphs"] = "nodes"
+    edge_features: Array | None = None

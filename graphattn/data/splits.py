@@ -1,4 +1,4 @@
-"""Which nodes train, which choose the checkpoint, which are tested: public, random, full and fixed splits.
+"""Which nodes train, which choose the checkpoint, which are tested: public, random, full, fixed splits, and folds.
 
 Labels are [N] int64 with -1 where the files give none; such a node is in no split. Every draw uses a generator of its
 own seeded by `seed`, never torch's global one, so a split does not depend on what ran before.
@@ -27,12 +27,14 @@ class SplitRecipe:
     """How many nodes a split takes; the table `[splits.NAME]` of a manifest. Absent numbers are not used.
 
     val, test: so many nodes in all. val_per_class: so many of each class instead. No `test`: all nodes left over.
+    folds: so many parts of the split called `folds`.
     """
 
     train_per_class: int | None = None
     val: int | None = None
     val_per_class: int | None = None
     test: int | None = None
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -57,10 +59,12 @@ def choose(
         split = given[name][seed % len(given[name])]
     elif name == "random":
         split = random_split(labels, recipe, seed, where)
+    elif name == "folds":
+        split = fold_split(labels, recipe, seed, where)
     elif name == "full" and "public" in given:
         split = full_split(given["public"][0], labels)
     else:
-        made = [*given, "random", *(["full"] if "public" in given else [])]
+        made = [*given, "random", "folds", *(["full"] if "public" in given else [])]
         raise ValueError(f"{where}: the manifest lists the split {name!r}, but these files give only {', '.join(made)}")
     _check(split, labels, f"{where}, split {name!r}", thing)
     return split
@@ -87,6 +91,26 @@ def split_in_order(order: Tensor, labels: Tensor, recipe: SplitRecipe, where: st
         val, rest = _first(rest, recipe.val or 0, f"{where}, validation nodes")
     test = rest if recipe.test is None else _first(rest, recipe.test, f"{where}, test nodes")[0]
     return Split(train.sort().values, val.sort().values, test.sort().values)
+
+
+def fold_split(labels: Tensor, recipe: SplitRecipe, seed: int, where: str) -> Split:
+    """Stratified cross-validation: of `folds` parts, number `seed` (modulo their count) is tested, the next one
+    validates, the others train.
+
+    The parts are always the same, whatever the seed: each class in an order drawn once, its members dealt to the parts
+    in turn, the next class going on where the last one ended. So neither a class's nor all parts' sizes differ by more
+    than 1.
+    """
+    if recipe.folds is None or recipe.folds < 3:
+        raise ValueError(f"{where}: the split has folds={recipe.folds}, needed at least 3: to train, validate and test")
+    order = torch.randperm(labels.numel(), generator=torch.Generator().manual_seed(0))
+    order = order[labels[order] >= 0]
+    order = order[labels[order].argsort(stable=True)]
+    part = torch.arange(order.numel()) % recipe.folds
+    tested = seed % recipe.folds
+    validates = (tested + 1) % recipe.folds
+    train = order[(part != tested) & (part != validates)]
+    return Split(train.sort().values, order[part == validates].sort().values, order[part == tested].sort().values)
 
 
 def full_split(public: Split, labels: Tensor) -> Split:

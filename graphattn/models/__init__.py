@@ -1,4 +1,6 @@
-"""The models by name. Each is built as `MODELS[name](in_channels, num_classes, **options)`."""
+"""The models by name. Each is built as `MODELS[name](in_channels, num_classes, **options)`; those that look at features
+of edges take their number as third argument, `edge_dim`.
+"""
 
 from collections.abc import Callable
 
@@ -7,14 +9,16 @@ from torch import nn
 from graphattn.models.cheb import Cheb
 from graphattn.models.gat import GAT, ConstGAT, GATv2, GraphTransformer
 from graphattn.models.gcn import GCN
+from graphattn.models.graph_network import GraphNetwork
 from graphattn.models.label_propagation import LabelPropagation
 from graphattn.models.mlp import MLP
+from graphattn.models.molecules import MoleculeEncoder
 from graphattn.models.monet import MoNet
 from graphattn.models.random_guess import RandomGuess
 from graphattn.models.residual import Residual
 from graphattn.models.sage import SAGE
 
-__all__ = ["MODELS"]
+__all__ = ["MODELS", "GraphNetwork", "MoleculeEncoder"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "cheb": Cheb,

@@ -19,7 +19,8 @@ class _AttentionNetwork(Layered):
     """Layers of concatenated heads with ELU between, the last one's heads averaged into the logits.
 
     `conv(in_channels, out_channels, heads, concat)` builds a layer. With `skip`, the layers between the first and the
-    last add what enters them to what they give, before the ELU.
+    last add what enters them to what they give, before the ELU; with `batch_norm` all but the last are normalised over
+    the nodes there. Dropout on what enters each layer, on what enters the first by `input_dropout` if it is given.
     """
 
     def __init__(
@@ -33,29 +34,41 @@ class _AttentionNetwork(Layered):
         num_layers: int,
         dropout: float,
         skip: bool,
+        input_dropout: float | None = None,
+        batch_norm: bool = False,
+        edge_dim: int | None = None,
     ) -> None:
         super().__init__()
         widths = [in_channels] + [hidden * heads] * (num_layers - 1)
         self.layers = nn.ModuleList(conv(width, hidden, heads, True) for width in widths[:-1])
         self.layers.append(conv(widths[-1], num_classes, out_heads, False))
-        self.dropout, self.skip = dropout, skip
+        self.dropout = dropout if input_dropout is None else input_dropout  # of what enters the first layer
+        self.dropouts = [self.dropout] + [dropout] * (num_layers - 1)
+        self.skip, self.edge_dim = skip, edge_dim
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:]) if batch_norm else None
 
-    def step(self, i: int, x: Any, edge_index: Tensor) -> Tensor:
-        entering = x if i == 0 else F.elu(x)
-        out = self.layers[i](feature_dropout(entering, self.dropout, self.training), edge_index)
-        return self._with_skip(i, out, entering)
+    def step(self, i: int, x: Any, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
+        entering, dropped = self._entering(i, x)
+        given = () if self.edge_dim is None else (edge_attr,)
+        return self._with_skip(i, self.layers[i](dropped, edge_index, *given), entering)
 
-    def inspect(self, x: Any, edge_index: Tensor) -> tuple[list[Tensor], Attention]:
+    def inspect(self, x: Any, edge_index: Tensor, edge_attr: Tensor | None = None) -> tuple[list[Tensor], Attention]:
         """Each layer's output (before the next one's ELU), and its attention."""
         outputs, attention = [], []
+        given = () if self.edge_dim is None else (edge_attr,)
         for i, layer in enumerate(self.layers):
-            entering = x if i == 0 else F.elu(x)
-            dropped = feature_dropout(entering, self.dropout, self.training)
-            x, weights = layer(dropped, edge_index, return_attention_weights=True)
+            entering, dropped = self._entering(i, x)
+            x, weights = layer(dropped, edge_index, *given, return_attention_weights=True)
             x = self._with_skip(i, x, entering)
             outputs.append(x)
             attention.append(weights)
         return outputs, attention
+
+    def _entering(self, i: int, x: Any) -> tuple[Any, Any]:
+        """What enters layer i, without and with dropout."""
+        if i > 0:
+            x = F.elu(x if self.norms is None else self.norms[i - 1](x))
+        return x, feature_dropout(x, self.dropouts[i], self.training)
 
     def _with_skip(self, i: int, x: Tensor, entering: Tensor) -> Tensor:
         return x + entering if self.skip and 0 < i < len(self.layers) - 1 else x
@@ -66,7 +79,9 @@ class GAT(_AttentionNetwork):
 
     Its three dropouts: `dropout` on the inputs of each layer, `attention_dropout` on the weights, `feature_dropout`
     on the transformed features that are summed (in the authors' code only). Pubmed takes `out_heads=8`; PPI three
-    layers, `skip` (across the middle one), 4 heads of 256 and 6 `out_heads`, without dropout.
+    layers, `skip` (across the middle one), 4 heads of 256 and 6 `out_heads`, without dropout. With `residual` each
+    layer adds a linear map of what enters it to what it gives, as models for OGB do. `edge_dim` counts the features of
+    edges.
 
     Paper: Velickovic et al., Graph Attention Networks, ICLR 2018. In the authors' code each head draws its own input
     mask; here the heads of a layer share one.
@@ -76,6 +91,7 @@ class GAT(_AttentionNetwork):
         self,
         in_channels: int,
         num_classes: int,
+        edge_dim: int | None = None,
         *,
         hidden: int = 8,
         heads: int = 8,
@@ -85,11 +101,24 @@ class GAT(_AttentionNetwork):
         dropout: float = 0.6,
         attention_dropout: float = 0.6,
         feature_dropout: float = 0.6,
+        input_dropout: float | None = None,
+        residual: bool = False,
+        batch_norm: bool = False,
     ) -> None:
         def conv(width: int, out: int, heads: int, concat: bool) -> nn.Module:
-            return GATConv(width, out, heads, concat, dropout=attention_dropout, feature_dropout=feature_dropout)
+            return GATConv(
+                width,
+                out,
+                heads,
+                concat,
+                dropout=attention_dropout,
+                feature_dropout=feature_dropout,
+                residual=residual,
+                edge_dim=edge_dim,
+            )
 
-        super().__init__(conv, in_channels, num_classes, hidden, heads, out_heads, num_layers, dropout, skip)
+        sizes = (in_channels, num_classes, hidden, heads, out_heads, num_layers)
+        super().__init__(conv, *sizes, dropout, skip, input_dropout, batch_norm, edge_dim)
 
 
 class GATv2(_AttentionNetwork):
@@ -99,6 +128,7 @@ class GATv2(_AttentionNetwork):
         self,
         in_channels: int,
         num_classes: int,
+        edge_dim: int | None = None,
         *,
         hidden: int = 8,
         heads: int = 8,
@@ -108,11 +138,24 @@ class GATv2(_AttentionNetwork):
         dropout: float = 0.6,
         attention_dropout: float = 0.6,
         share_weights: bool = False,
+        input_dropout: float | None = None,
+        residual: bool = False,
+        batch_norm: bool = False,
     ) -> None:
         def conv(width: int, out: int, heads: int, concat: bool) -> nn.Module:
-            return GATv2Conv(width, out, heads, concat, dropout=attention_dropout, share_weights=share_weights)
+            return GATv2Conv(
+                width,
+                out,
+                heads,
+                concat,
+                dropout=attention_dropout,
+                share_weights=share_weights,
+                residual=residual,
+                edge_dim=edge_dim,
+            )
 
-        super().__init__(conv, in_channels, num_classes, hidden, heads, out_heads, num_layers, dropout, skip)
+        sizes = (in_channels, num_classes, hidden, heads, out_heads, num_layers)
+        super().__init__(conv, *sizes, dropout, skip, input_dropout, batch_norm, edge_dim)
 
 
 class GraphTransformer(_AttentionNetwork):
@@ -122,6 +165,7 @@ class GraphTransformer(_AttentionNetwork):
         self,
         in_channels: int,
         num_classes: int,
+        edge_dim: int | None = None,
         *,
         hidden: int = 8,
         heads: int = 8,
@@ -131,11 +175,14 @@ class GraphTransformer(_AttentionNetwork):
         dropout: float = 0.6,
         attention_dropout: float = 0.6,
         beta: bool = False,
+        input_dropout: float | None = None,
+        batch_norm: bool = False,
     ) -> None:
         def conv(width: int, out: int, heads: int, concat: bool) -> nn.Module:
-            return TransformerConv(width, out, heads, concat, beta=beta, dropout=attention_dropout)
+            return TransformerConv(width, out, heads, concat, beta=beta, dropout=attention_dropout, edge_dim=edge_dim)
 
-        super().__init__(conv, in_channels, num_classes, hidden, heads, out_heads, num_layers, dropout, skip)
+        sizes = (in_channels, num_classes, hidden, heads, out_heads, num_layers)
+        super().__init__(conv, *sizes, dropout, skip, input_dropout, batch_norm, edge_dim)
 
 
 class ConstGAT(_AttentionNetwork):

@@ -29,5 +29,5 @@ class MLP(Layered):
         )
         self.dropout = dropout
 
-    def step(self, i: int, x: Any, edge_index: Tensor) -> Tensor:
+    def step(self, i: int, x: Any, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
         return self.layers[i](feature_dropout(x if i == 0 else F.relu(x), self.dropout, self.training))

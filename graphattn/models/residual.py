@@ -61,7 +61,7 @@ class Residual(Layered):
         self.dropout = dropout
         self.by_hop = block != "gcn"  # whose weights depend on the senders' degrees, which a sampled batch cuts
 
-    def step(self, i: int, x: Any, edge_index: Tensor) -> Tensor:
+    def step(self, i: int, x: Any, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
         if i == 0:
             x = F.gelu(feature_dropout(F.linear(x, self.enter.weight, self.enter.bias), self.dropout, self.training))
         x = self.layers[i](x, edge_index)

@@ -41,7 +41,7 @@ class SAGE(Layered):
         self.classifier = Linear(widths[-1], num_classes, weight_initializer="glorot", bias_initializer="zeros")
         self.dropout = dropout
 
-    def step(self, i: int, x: Tensor | SparseFeatures, edge_index: Tensor) -> Tensor:
+    def step(self, i: int, x: Tensor | SparseFeatures, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
         entering = x.to_dense() if isinstance(x, SparseFeatures) else x if i == 0 else x.relu()
         out = self.layers[i](F.dropout(entering, self.dropout, self.training), edge_index)
         if i < len(self.layers) - 1:

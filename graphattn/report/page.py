@@ -65,12 +65,12 @@ def _attention(
     folder = runs / definition.name / definition.key()
     model, data, _ = prepared(Job(definition, seed, folder, data_folder, device="cpu"))
     inspect: Any = getattr(model, "inspect", None)
-    if inspect is None or not isinstance(data, NodeData):
+    if inspect is None or not isinstance(data, NodeData) or data.y.dim() > 1 or definition.labels is not None:
         return {}
     best = torch.load(folder / f"seed-{seed}" / "best.pt", map_location="cpu", weights_only=True)
     model.load_state_dict(best["model"])
     model.eval()
-    outputs, attention = inspect(data.x, data.edge_index)
+    outputs, attention = inspect(data.x, data.edge_index, data.edge_attr)
     edge_index, weights = attention[0]
     stem = definition.name.replace("/", "-")
     figures = {f"{stem}-neighbourhood": pictures.neighbourhood(data, edge_index, weights)}

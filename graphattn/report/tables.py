@@ -27,6 +27,9 @@ def overview(definitions: Iterable[Experiment]) -> Table:
 def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
     """Test score of each experiment beside the paper's, validation score, epochs and seconds a seed (means)."""
     table = Table(Column("experiment", no_wrap=True), "test, %", "paper, %", "val., %", "seeds", "epochs", "s/seed")
+    counted = any(is_ogb(definition) for definition, _ in results)
+    if counted:
+        table.add_column("parameters")
     for definition, result in results:
         spread = result["result"]
         failed = f" ({len(result['failed'])} failed)" if result["failed"] else ""
@@ -38,6 +41,7 @@ def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
             f"{len(result['seeds'])}{failed}",
             f"{spread['epochs']['mean']:.0f}",
             f"{spread['seconds']['mean']:.1f}",
+            *([parameters(result)] if counted else []),
         )
     return table
 
@@ -49,7 +53,8 @@ def data_sets(manifests: Iterable[Manifest]) -> Table:
         sizes = manifest.sizes
         edges = "" if sizes.edges is None else f"{sizes.edges:,}"
         splits = ", ".join(manifest.splits)
-        row = (f"{sizes.nodes:,}", edges, f"{sizes.features:,}", str(sizes.classes), splits, manifest.licence)
+        nodes = "" if sizes.nodes is None else f"{sizes.nodes:,}"
+        row = (nodes, edges, f"{sizes.features:,}", str(sizes.classes), splits, manifest.licence)
         table.add_row(manifest.name, manifest.title, *row)
     return table
 
@@ -57,6 +62,17 @@ def data_sets(manifests: Iterable[Manifest]) -> Table:
 def score(result: dict[str, Any]) -> str:
     """Which of SCORES a result is measured by."""
     return _score(result["seeds"][0])
+
+
+def is_ogb(definition: Experiment) -> bool:
+    """Whether the data are a set of the Open Graph Benchmark, whose rules ask for the number of parameters."""
+    return definition.data.name.startswith(("ogbn-", "ogbg-"))
+
+
+def parameters(result: dict[str, Any]) -> str:
+    """How many numbers the model learns."""
+    count = result.get("parameters")
+    return "" if count is None else f"{count:,}"
 
 
 def measured(result: dict[str, Any]) -> str:

@@ -3,7 +3,9 @@
 from graphattn.training.batched import run_batch, run_batches
 from graphattn.training.captured import captured
 from graphattn.training.fit import Diverged, Outcome, fit
+from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
+from graphattn.training.label_inputs import LabelInputs
 from graphattn.training.layerwise import layerwise
 from graphattn.training.on_ray import run_seeds_on_ray
 from graphattn.training.runs import (
@@ -19,12 +21,15 @@ from graphattn.training.runs import (
 )
 from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.side_by_side import SideBySide, stacked
+from graphattn.training.smoothed import smoothed_measures
 from graphattn.training.tasks import NodeClassification, Task
 
 __all__ = [
     "Diverged",
     "Finished",
+    "GraphClassification",
     "Job",
+    "LabelInputs",
     "MultiLabelNodes",
     "NodeClassification",
     "Outcome",
@@ -41,6 +46,7 @@ __all__ = [
     "run_seeds",
     "run_seeds_on_ranks",
     "run_seeds_on_ray",
+    "smoothed_measures",
     "stacked",
     "summary",
     "take_in",

@@ -25,7 +25,7 @@ from graphattn.training.fit import (
     train_epoch,
     write_whole,
 )
-from graphattn.training.runs import Finished, Job, adam, failure, finish, prepared, run_seed
+from graphattn.training.runs import Finished, Job, adam, failure, finish, prepared, run_seed, size
 from graphattn.training.side_by_side import stacked
 
 _ENDED = 1 / 4  # of a batch must have ended before the others go on without them
@@ -98,7 +98,7 @@ class _Batch:
             return
         models, loaded, fabrics = zip(*ready, strict=True)
         self.fabric = fabrics[0]
-        self.stack, self.task = stacked(models, loaded, self.train)
+        self.stack, self.task = stacked(models, loaded, jobs[0].experiment)
         self.adam: Any = adam(self.stack.net, self.train)
         self.model, self.optimizer = self.fabric.setup(self.stack, self.adam)
         if resumed:
@@ -142,7 +142,7 @@ class _Batch:
                 if course.stopped or course.epoch == self.train.epochs:
                     outcome = course.outcome()
                     write_whole(course.best, job.seed_folder / "best.pt")
-                    self.ended[job.seed] = Finished(job.seed, finish(job, outcome))
+                    self.ended[job.seed] = Finished(job.seed, finish(job, outcome, size(self.stack) // self.stack.size))
             except Diverged as error:
                 self.ended[job.seed] = failure(job.seed, error)
             if job.seed in self.ended:

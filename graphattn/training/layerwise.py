@@ -13,9 +13,16 @@ from graphattn.data import NeighborLoader, NeighborSampler
 
 @torch.no_grad()
 def layerwise(
-    model: nn.Module, x: Tensor, edge_index: Tensor, batch_size: int = 65_536, folder: Path | None = None
+    model: nn.Module,
+    x: Tensor,
+    edge_index: Tensor,
+    batch_size: int = 65_536,
+    folder: Path | None = None,
+    edge_attr: Tensor | None = None,
 ) -> Tensor:
     """The logits [N, C] of the whole graph, as `model(x, edge_index)` gives them in evaluation.
+
+    Features of edges, `edge_attr` [E, D], are for a model that looks at them.
 
     Layer by layer, `batch_size` nodes at a time hear all that enter them; each layer is computed once for each node,
     not once for each node that needs it. In memory at any time: one batch with its senders, and two layers' outputs;
@@ -31,20 +38,24 @@ def layerwise(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, needed at least 1")
+    if getattr(model, "edge_dim", None) is None:
+        edge_attr = None
     if x.shape[0] == 0:
-        return model(x, edge_index)
+        return model(x, edge_index, edge_attr=edge_attr)
     num_layers = len(model.layers)  # type: ignore[arg-type]
     training = model.training
     model.eval()
     device = next(model.parameters()).device
     try:
-        whole = Data(edge_index=edge_index, num_nodes=x.shape[0])
+        whole = Data(edge_index=edge_index, edge_attr=edge_attr, num_nodes=x.shape[0])
         sampler = NeighborSampler(whole, [-1]).seeded(0)  # takes all, so torch's generator need not be asked
         loader = NeighborLoader(whole, [-1], batch_size=batch_size, neighbor_sampler=sampler)
         for i in range(num_layers):
             out: Tensor | None = None
             for batch in loader:
-                own = model(x[batch.n_id].to(device), batch.edge_index.to(device), only=i)[: batch.batch_size].cpu()
+                parts = (x[batch.n_id].to(device), batch.edge_index.to(device))
+                edges = None if edge_attr is None else batch.edge_attr.to(device)
+                own = model(*parts, only=i, edge_attr=edges)[: batch.batch_size].cpu()
                 if out is None:
                     out = _held(x.shape[0], own, folder and folder / f"layer-{i}.bin")
                 out[batch.input_id] = own

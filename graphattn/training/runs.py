@@ -11,6 +11,7 @@ record can be taken in (`take_in`), so that a record grows over several days and
 from __future__ import annotations
 
 import csv
+import inspect
 import json
 import os
 import threading
@@ -18,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,18 @@ from torch import nn
 
 from graphattn import data
 from graphattn.data import GraphSet, NodeData
-from graphattn.experiment import Experiment, Train, save
-from graphattn.models import MODELS
+from graphattn.experiment import CorrectAndSmooth, Experiment, Labels, Train, save
+from graphattn.models import MODELS, GraphNetwork, MoleculeEncoder
 from graphattn.models.layered import Layered
 from graphattn.training import stopping
 from graphattn.training.fit import Outcome, fit
+from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
+from graphattn.training.label_inputs import LabelInputs
 from graphattn.training.provenance import OF_A_SEED, origin, together
 from graphattn.training.ranks import check_same, joined, number
 from graphattn.training.sampled import SampledNodeClassification
+from graphattn.training.smoothed import smoothed_measures
 from graphattn.training.tasks import NodeClassification, Task
 
 CURVE_POINTS = 200  # of the first seed's learning curve, kept in the summary
@@ -89,9 +93,11 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     check_same("the experiment", f"{job.experiment.key()}, seed {job.seed}")
     check_same("the data", lambda: loaded.digest())
     train = job.experiment.train
+    smoothing = job.experiment.correct_and_smooth
+    asked = task(loaded, train, model, job.experiment.labels, smoothing)
     outcome = fit(
         model,
-        task(loaded, train, model),
+        asked,
         adam(model, train),
         stopping.rule(train.stop, train.patience, train.epochs),
         fabric=fabric,
@@ -101,12 +107,20 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         cuda_graph=job.cuda_graph,
         on_epoch=on_epoch,
     )
-    result = finish(job, outcome, fabric.is_global_zero)
+    if smoothing is not None:
+        assert isinstance(asked, NodeClassification | SampledNodeClassification)  # `task` has seen to it
+        outcome = replace(outcome, measures=smoothed_measures(asked, model, smoothing))
+    result = finish(job, outcome, size(model), fabric.is_global_zero)
     fabric.barrier()  # no rank goes on, or ends, before all is written
     return result
 
 
-def finish(job: Job, outcome: Outcome, writes: bool = True) -> dict[str, Any]:
+def size(model: nn.Module) -> int:
+    """How many parameters it trains."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def finish(job: Job, outcome: Outcome, parameters: int, writes: bool = True) -> dict[str, Any]:
     """A seed's result; if this process `writes`, it is in the seed's folder, with the curve and without last.pt."""
     result = {
         "seed": job.seed,
@@ -114,6 +128,7 @@ def finish(job: Job, outcome: Outcome, writes: bool = True) -> dict[str, Any]:
         "best_epoch": outcome.best_epoch,
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 3),
+        "parameters": parameters,
         **origin(job.device),
     }
     if writes:
@@ -123,7 +138,13 @@ def finish(job: Job, outcome: Outcome, writes: bool = True) -> dict[str, Any]:
     return result
 
 
-def task(loaded: NodeData | GraphSet, train: Train, model: nn.Module) -> Task:
+def task(
+    loaded: NodeData | GraphSet,
+    train: Train,
+    model: nn.Module,
+    labels: Labels | None = None,
+    smoothing: CorrectAndSmooth | None = None,
+) -> Task:
     """What the model is asked on such data.
 
     Raises:
@@ -132,9 +153,24 @@ def task(loaded: NodeData | GraphSet, train: Train, model: nn.Module) -> Task:
     """
     if train.neighbors is not None and train.batch is None:
         raise ValueError(f"train.neighbors is {train.neighbors} without train.batch, the nodes a step: give both")
+    one_class = isinstance(loaded, NodeData) and loaded.y.dim() == 1
+    if smoothing is not None and (not one_class or getattr(model, "uses_labels", False)):
+        raise ValueError(
+            f"[correct_and_smooth] is for predictions of one class a node on one graph, by a model with features: "
+            f"leave it out for {type(model).__name__} on {loaded.name}"
+        )
+    elsewhere = isinstance(loaded, GraphSet) or train.batch is not None or getattr(model, "uses_labels", False)
+    if labels is not None and elsewhere:
+        raise ValueError(
+            "[labels] are for a model with features on one graph as a whole: leave the section out, or train.batch"
+        )
     if isinstance(loaded, GraphSet):
         if getattr(model, "uses_labels", False):
             raise ValueError(f"{type(model).__name__} spreads one graph's labels: {loaded.name} is a set of graphs")
+        if loaded.labels_of == "graphs":
+            if train.neighbors is not None:
+                raise ValueError(f"train.neighbors samples nodes, {loaded.name} has labels of graphs: leave it out")
+            return GraphClassification(loaded, 1 if train.batch is None else train.batch)
         return MultiLabelNodes(loaded, 1 if train.batch is None else train.batch, train.neighbors)
     if train.batch is not None and train.neighbors is not None:
         if not getattr(model, "by_hop", False):
@@ -153,7 +189,7 @@ def task(loaded: NodeData | GraphSet, train: Train, model: nn.Module) -> Task:
             f"{loaded.name} as a whole cannot be shared by {ranks} ranks: give train.batch and train.neighbors, or "
             f"start without torchrun"
         )
-    return NodeClassification(loaded)
+    return NodeClassification(loaded) if labels is None else LabelInputs(loaded, labels.rate, labels.reuse)
 
 
 def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:
@@ -162,8 +198,7 @@ def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:
     definition = job.experiment
     fabric = joined(job.device, definition.train.precision)
     loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
-    build = MODELS[definition.model.name]
-    model = build(loaded.num_features, loaded.num_classes, **definition.model.options)
+    model = _model(definition, loaded)
     if definition.train.recompute:
         if not isinstance(model, Layered):
             raise ValueError(
@@ -172,6 +207,29 @@ def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:
             )
         model.recompute = True
     return model, loaded, fabric
+
+
+def _model(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
+    build, options, readout = MODELS[definition.model.name], definition.model.options, definition.readout
+    of_graphs = isinstance(loaded, GraphSet) and loaded.labels_of == "graphs"
+    if of_graphs != (readout is not None):
+        raise ValueError(
+            f"{loaded.name} has labels of {'graphs' if of_graphs else 'nodes'}: "
+            + ("needed a section [readout]" if of_graphs else "leave out the section [readout]")
+        )
+    sees_edges = loaded.num_edge_features > 0 and "edge_dim" in inspect.signature(build).parameters
+    if readout is None:
+        edges = (loaded.num_edge_features,) if sees_edges else ()
+        shown = 0 if definition.labels is None else loaded.num_classes
+        return build(loaded.num_features + shown, loaded.num_classes, *edges, **options)
+    encoder, features, edge_features = None, loaded.num_features, loaded.num_edge_features
+    if isinstance(loaded, GraphSet) and loaded.molecules:
+        encoder = MoleculeEncoder(readout.width, sees_edges)
+        features = edge_features = readout.width
+    nodes = build(features, readout.width, *([edge_features] if sees_edges else []), **options)
+    return GraphNetwork(
+        nodes, readout.width, loaded.num_classes, readout=readout.name, dropout=readout.dropout, encoder=encoder
+    )
 
 
 def run_seeds_on_ranks(jobs: list[Job]) -> Iterator[Finished]:
@@ -243,12 +301,13 @@ def summary(experiment: Experiment, finished: Iterable[Finished], folder: Path, 
     failed = {str(f.seed): f.error for f in ordered if f.error is not None}
     if not rows:
         raise RuntimeError(f"no seed of {experiment.name} ended well: {failed}")
-    measures = [name for name in rows[0] if name not in ("seed", "best_epoch", *OF_A_SEED)]
+    measures = [name for name in rows[0] if name not in ("seed", "best_epoch", "parameters", *OF_A_SEED)]
     return {
         "definition": asdict(experiment),
         "result": {name: _spread([row[name] for row in rows]) for name in measures},
         "seeds": rows,
         "failed": failed,
+        "parameters": rows[0].get("parameters"),  # not in what was trained before they were counted
         "curve": _curve(folder / f"seed-{rows[0]['seed']}" / "metrics.csv"),
         **together(rows, device),
     }
@@ -276,7 +335,7 @@ def adam(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
     decayed = {
         "all": lambda name, p: True,
         "weights": lambda name, p: not name.endswith("bias"),
-        "first": lambda name, p: name.startswith("layers.0."),
+        "first": lambda name, p: name.startswith(("layers.0.", "nodes.layers.0.")),
     }[train.decay]
     groups = [
         {"params": [p for name, p in named if decayed(name, p)], "weight_decay": train.weight_decay},

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphattn.data import NeighborLoader, NodeData
+from graphattn.training.judging import loss_of
 from graphattn.training.layerwise import layerwise
 from graphattn.training.ranks import Shares, weighted
-from graphattn.training.tasks import node_measures
+from graphattn.training.tasks import edges_for, node_measures
 
 
 class SampledNodeClassification:
@@ -31,7 +31,7 @@ class SampledNodeClassification:
             raise ValueError(f"{data.name}: sampling needs dense features: set data.dense = true")
         self.data = data
         self.score = data.score
-        whole = Data(x=data.x, edge_index=data.edge_index, y=data.y)
+        whole = Data(x=data.x, edge_index=data.edge_index, edge_attr=data.edge_attr, y=data.y)
         shares = Shares(data.train.numel(), batch)
         self._train = NeighborLoader(whole, list(neighbors), input_nodes=data.train, batch_sampler=shares)
 
@@ -41,19 +41,24 @@ class SampledNodeClassification:
 
     def loss(self, model: nn.Module, batch: Data) -> Tensor:
         """Cross-entropy on the nodes that the batch is about."""
-        loss = F.cross_entropy(seeds_output(model, batch), batch.y[: batch.batch_size])
+        loss = loss_of(seeds_output(model, batch), batch.y[: batch.batch_size])
         return weighted(loss, batch.batch_size)
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:
         """val_loss, val_<score> and test_<score> of the model as it is."""
+        return node_measures(self.logits(model), self.data)
+
+    def logits(self, model: nn.Module) -> Tensor:
+        """[N, C], of the whole graph."""
         assert isinstance(self.data.x, Tensor)
-        logits = layerwise(model, self.data.x, self.data.edge_index)
-        return node_measures(logits.to(self.data.y.device), self.data)
+        logits = layerwise(model, self.data.x, self.data.edge_index, edge_attr=self.data.edge_attr)
+        return logits.to(self.data.y.device)
 
 
 def seeds_output(model: nn.Module, batch: Data) -> Tensor:
     """What `model` gives for the first `batch_size` nodes of a sampled batch, the later hops left out where it can."""
     per_hop = (batch.num_sampled_nodes, batch.num_sampled_edges)
-    out = model(batch.x, batch.edge_index, *([per_hop] if getattr(model, "by_hop", False) else []))
+    edges = edges_for(model, batch.edge_attr)
+    out = model(batch.x, batch.edge_index, *([per_hop] if getattr(model, "by_hop", False) else []), **edges)
     return out[: batch.batch_size]

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from graphattn.data import GraphSet, NodeData
-from graphattn.experiment import Train
+from graphattn.experiment import Experiment
 from graphattn.models.stacked import Stacked
 from graphattn.training.runs import task
 from graphattn.training.tasks import NodeClassification
 
 
 def stacked(
-    models: Sequence[nn.Module], loaded: Sequence[NodeData | GraphSet], train: Train
+    models: Sequence[nn.Module], loaded: Sequence[NodeData | GraphSet], experiment: Experiment
 ) -> tuple[Stacked, SideBySide]:
     """The models as one, and what they are asked.
 
@@ -25,9 +25,12 @@ def stacked(
         ValueError: models that cannot be stacked, no epochs, or what is no node classification on one graph as a whole.
     """
     stack = Stacked(models)
+    train, smoothing = experiment.train, experiment.correct_and_smooth
     if train.epochs == 0:
         raise ValueError("train.epochs is 0, needed at least 1: the models have parameters to train")
-    found = type(task(loaded[0], train, models[0]))
+    if smoothing is not None:
+        raise ValueError("[correct_and_smooth] is for models by themselves: leave out --batch-seeds")
+    found = type(task(loaded[0], train, models[0], experiment.labels))
     nodes = [its for its in loaded if isinstance(its, NodeData)]
     if found is not NodeClassification or len(nodes) < len(loaded):
         raise ValueError(

@@ -41,7 +41,9 @@ def write(tmp_path: Path) -> Writer:
         path.write_text(toml(table), encoding="utf-8")
         (tmp_path / "tiny").mkdir(exist_ok=True)
         for name, data in files.items():
-            (tmp_path / "tiny" / name).write_bytes(data)
+            file = tmp_path / "tiny" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
         return path
 
     return write_set

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
-from graphattn.data.splits import Split, SplitRecipe, choose, full_split, random_split, split_in_order
+from graphattn.data.splits import Split, SplitRecipe, choose, fold_split, full_split, random_split, split_in_order
 
 LABELS = torch.tensor([0, 1, 2] * 20 + [-1] * 5)
 
@@ -105,3 +107,38 @@ def test_choose_takes_what_the_files_give() -> None:
 def test_choose_checks_what_the_files_give(split: Split, message: str) -> None:
     with pytest.raises(ValueError, match=f"here, split 'public': {message}"):
         choose("public", {"public": [split]}, LABELS, SplitRecipe(), 0, "here")
+
+
+FOLDS = torch.tensor([0] * 13 + [1] * 21 + [2] * 8 + [-1] * 3)
+
+
+def test_folds_partition_the_labelled_and_are_stratified() -> None:
+    splits = [fold_split(FOLDS, SplitRecipe(folds=5), seed, "here") for seed in range(5)]
+    tested = torch.cat([split.test for split in splits])
+    assert torch.equal(tested.sort().values, torch.arange(42))
+    counts = torch.stack([torch.bincount(FOLDS[split.test], minlength=3) for split in splits])
+    assert (counts.amax(0) - counts.amin(0)).tolist() == [1, 1, 1], "as even as 13, 21 and 8 among 5 can be"
+    assert sorted(counts.sum(1).tolist()) == [8, 8, 8, 9, 9]
+
+
+def test_a_seed_is_a_fold_and_the_next_one_validates() -> None:
+    torch.manual_seed(5)
+    splits = [fold_split(FOLDS, SplitRecipe(folds=4), seed, "here") for seed in range(5)]
+    for split, following in pairwise(splits):
+        assert torch.equal(split.val, following.test)
+        assert torch.equal(torch.cat(split).sort().values, torch.arange(42))
+        assert all(torch.equal(part, part.sort().values) for part in split)
+    assert all(torch.equal(a, b) for a, b in zip(splits[4], splits[0], strict=True))
+    chosen = choose("folds", {}, FOLDS, SplitRecipe(folds=4), 2, "here")
+    assert all(torch.equal(a, b) for a, b in zip(chosen, splits[2], strict=True))
+
+
+def test_members_of_a_class_are_dealt_in_an_order_that_is_drawn() -> None:
+    split = fold_split(torch.zeros(40, dtype=torch.int64), SplitRecipe(folds=4), 0, "here")
+    assert split.test.tolist() != list(range(0, 40, 4))
+
+
+@pytest.mark.parametrize("folds", [None, 2])
+def test_fewer_than_three_folds_cannot_train_validate_and_test(folds: int | None) -> None:
+    with pytest.raises(ValueError, match=f"here: the split has folds={folds}, needed at least 3"):
+        fold_split(FOLDS, SplitRecipe(folds=folds), 0, "here")

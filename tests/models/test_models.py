@@ -259,4 +259,4 @@ def test_nodes_that_no_label_reaches_are_undecided():
 
 def test_every_model_is_listed_by_name():
     assert sorted(MODELS) == list(MODELS)
-    assert set(models.__all__) == {"MODELS"}
+    assert set(models.__all__) == {"MODELS", "GraphNetwork", "MoleculeEncoder"}

@@ -154,3 +154,20 @@ def test_a_definition_recorded_by_another_version_names_its_file(folder: Path) -
 def test_a_folder_without_definitions(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no definition\.toml below .*experiments: run this in a checkout"):
         write_results(folder)
+
+
+def test_ogbs_tables_have_the_validation_score_and_the_parameters(folder: Path) -> None:
+    define(folder, "ogbn-arxiv/gcn")
+    path = define(folder, "ogbn-arxiv/gat")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('name = "digits"', 'name = "ogbn-arxiv"'), encoding="utf-8"
+    )
+    record(folder, "ogbn-arxiv/gat", 70.0, 72.0, parameters=1_234_567)
+    define(folder, "digits/gat")
+    text = write_results(folder).read_text(encoding="utf-8")
+    head, _, gat, gcn = [line for line in text.split("## ogbn-arxiv")[1].splitlines() if line.startswith("|")]
+    assert head.endswith(" | validation | parameters |")
+    assert gat.split("|")[-2].strip() == "1,234,567"
+    assert "±" in gat.split("|")[-3]
+    assert head.count("|") == gat.count("|") == gcn.count("|")
+    assert "parameters" not in text.split("## digits")[1].split("## ogbn")[0]

@@ -114,3 +114,13 @@ def test_data_sets() -> None:
     assert cora[6] == "public, random, full"
     (digits,) = [line for line in lines if line[0] == "digits"]
     assert digits[1] == manifest.read("digits").title and digits[7] == manifest.read("digits").licence
+
+
+def test_ogb_is_shown_with_the_number_of_parameters(tmp_path: Path) -> None:
+    plain = experiment.load("digits/gat")
+    definition = replace(plain, name="ogbn-arxiv/gat", data=experiment.Data("ogbn-arxiv"))
+    found = {**result(definition, tmp_path, 70.0, 72.0), "parameters": 1_234_567}
+    assert rows(report.comparison([(definition, found)]))[-1][-1] == "1,234,567"
+    found = {**found, "parameters": None}  # as one trained before they were counted
+    assert rows(report.comparison([(definition, found)]))[-1][-1] == ""
+    assert len(rows(report.comparison([(plain, found)]))[-1]) == 7

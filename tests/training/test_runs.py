@@ -118,13 +118,14 @@ def test_what_a_seed_leaves(tmp_path: Path) -> None:
     job = Job(short(), 3, tmp_path, checkpoint_every=0)
     result = run_seed(job, rows.append)
     best = min(rows, key=lambda row: row["val_loss"])
-    measures = ["seed", "val_loss", "val_accuracy", "test_accuracy", "best_epoch", "epochs", "seconds"]
+    measures = ["seed", "val_loss", "val_accuracy", "test_accuracy", "best_epoch", "epochs", "seconds", "parameters"]
     assert list(result) == [*measures, "machine", "commit", "date"]
     assert numbers(result) == {
         "seed": 3,
         **{name: best[name] for name in ("val_loss", "val_accuracy", "test_accuracy")},
         "best_epoch": best["epoch"],
         "epochs": 4,
+        "parameters": sum(p.numel() for p in prepared(job)[0].parameters()),
     }
     folder = tmp_path / "seed-3"
     assert {file.name for file in folder.iterdir()} == {"result.json", "best.pt", "metrics.csv"}
@@ -358,7 +359,7 @@ def test_summary(tmp_path: Path) -> None:
     assert found["seeds"] == [result(0, 81.0), result(2, 84.0), result(3, 84.5)], "in order"
     assert found["failed"] == {"1": "it broke"}
     assert experiment.from_table(definition.name, found["definition"], "x") == definition
-    assert found.keys() - {"definition", "result", "seeds", "failed", "curve"} == provenance("cpu").keys()
+    assert found.keys() - {"definition", "result", "seeds", "failed", "parameters", "curve"} == provenance("cpu").keys()
     assert found["curve"] == []
     experiment.save(found, tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text()) == found

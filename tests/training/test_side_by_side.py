@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
+from graphattn import experiment
 from graphattn.data import NodeData
-from graphattn.experiment import Train
+from graphattn.experiment import CorrectAndSmooth, Experiment, Train
 from graphattn.models import MODELS
 from graphattn.training import NodeClassification, stacked
 
@@ -22,11 +24,17 @@ def split(seed: int, first: int = 5) -> NodeData:
     return NodeData("made", x, edge_index, torch.arange(30) % 3, train, val, test, 3)
 
 
+def made(train: Train, **sections: Any) -> Experiment:
+    return Experiment(
+        "made", "made", experiment.Data("made"), experiment.Model("gat"), train, experiment.Run(), **sections
+    )
+
+
 @pytest.mark.parametrize("sizes", [(5, 5, 5), (5, 6, 7)], ids=["splits of a size", "of several"])
 def test_losses_and_measures_are_those_of_each_alone(sizes: tuple[int, ...]) -> None:
     loaded = [split(seed, size) for seed, size in enumerate(sizes)]
     models = [MODELS["gat"](6, 3).eval() for _ in loaded]
-    stack, task = stacked(models, loaded, Train())
+    stack, task = stacked(models, loaded, made(Train()))
     stack.eval()
     alone = [NodeClassification(its) for its in loaded]
     (batch,) = task.batches()
@@ -39,7 +47,7 @@ def test_losses_and_measures_are_those_of_each_alone(sizes: tuple[int, ...]) -> 
 
 
 def test_there_is_one_copy_of_the_graph() -> None:
-    _, task = stacked([MODELS["mlp"](6, 3) for _ in range(3)], [split(seed) for seed in range(3)], Train())
+    _, task = stacked([MODELS["mlp"](6, 3) for _ in range(3)], [split(seed) for seed in range(3)], made(Train()))
     assert len({id(one.data.x) for one in task.tasks}) == len({id(one.data.edge_index) for one in task.tasks}) == 1
 
 
@@ -52,10 +60,24 @@ def test_there_is_one_copy_of_the_graph() -> None:
 )
 def test_what_is_not_asked_side_by_side(train: Train, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        stacked([MODELS["gat"](6, 3)], [split(0)], train)
+        stacked([MODELS["gat"](6, 3)], [split(0)], made(train))
 
 
 def test_graphs_that_differ() -> None:
     other = replace(split(1), edge_index=split(1).edge_index.flip(0))
     with pytest.raises(ValueError, match="made: the graph differs from seed to seed, needed one"):
-        stacked([MODELS["gat"](6, 3) for _ in range(2)], [split(0), other], Train())
+        stacked([MODELS["gat"](6, 3) for _ in range(2)], [split(0), other], made(Train()))
+
+
+def test_what_is_done_to_predictions_is_done_alone() -> None:
+    smoothed = made(Train(), correct_and_smooth=CorrectAndSmooth())
+    with pytest.raises(
+        ValueError, match=r"\[correct_and_smooth\] is for models by themselves: leave out --batch-seeds"
+    ):
+        stacked([MODELS["gat"](6, 3)], [split(0)], smoothed)
+
+
+def test_what_has_more_than_its_layers_is_trained_alone() -> None:
+    for model in (MODELS["gat"](6, 3, 2), MODELS["gat"](6, 3, batch_norm=True)):
+        with pytest.raises(ValueError, match="features of edges or with batch_norm cannot be stacked"):
+            stacked([model], [split(0)], made(Train()))
