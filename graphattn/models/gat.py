@@ -7,6 +7,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch_geometric.nn import Linear
 
 from graphattn.conv import ConstantConv, GATConv, GATv2Conv, TransformerConv
 from graphattn.models.layered import Layered
@@ -19,8 +20,9 @@ class _AttentionNetwork(Layered):
     """Layers of concatenated heads with ELU between, the last one's heads averaged into the logits.
 
     `conv(in_channels, out_channels, heads, concat)` builds a layer. With `skip`, the layers between the first and the
-    last add what enters them to what they give, before the ELU; with `batch_norm` all but the last are normalised over
-    the nodes there. Dropout on what enters each layer, on what enters the first by `input_dropout` if it is given.
+    last add what enters them to what they give, before the ELU; with `skip_mapped`, a linear map of it. With
+    `batch_norm` all but the last are normalised over the nodes there. Dropout on what enters each layer, on what enters
+    the first by `input_dropout` if it is given.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class _AttentionNetwork(Layered):
         num_layers: int,
         dropout: float,
         skip: bool,
+        skip_mapped: bool = False,
         input_dropout: float | None = None,
         batch_norm: bool = False,
         edge_dim: int | None = None,
@@ -44,7 +47,11 @@ class _AttentionNetwork(Layered):
         self.layers.append(conv(widths[-1], num_classes, out_heads, False))
         self.dropout = dropout if input_dropout is None else input_dropout  # of what enters the first layer
         self.dropouts = [self.dropout] + [dropout] * (num_layers - 1)
+        if skip_mapped and not skip:
+            raise ValueError("skip_mapped is true without skip, what is to be mapped: set both")
         self.skip, self.edge_dim = skip, edge_dim
+        maps = (Linear(width, width, False, weight_initializer="glorot") for width in widths[2:])
+        self.skips = nn.ModuleList(maps) if skip_mapped else None
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:]) if batch_norm else None
 
     def step(self, i: int, x: Any, edge_index: Tensor, edge_attr: Tensor | None = None) -> Tensor:
@@ -71,7 +78,9 @@ class _AttentionNetwork(Layered):
         return x, feature_dropout(x, self.dropouts[i], self.training)
 
     def _with_skip(self, i: int, x: Tensor, entering: Tensor) -> Tensor:
-        return x + entering if self.skip and 0 < i < len(self.layers) - 1 else x
+        if not self.skip or i == 0 or i == len(self.layers) - 1:
+            return x
+        return x + (entering if self.skips is None else self.skips[i - 1](entering))
 
 
 class GAT(_AttentionNetwork):
@@ -79,9 +88,9 @@ class GAT(_AttentionNetwork):
 
     Its three dropouts: `dropout` on the inputs of each layer, `attention_dropout` on the weights, `feature_dropout`
     on the transformed features that are summed (in the authors' code only). Pubmed takes `out_heads=8`; PPI three
-    layers, `skip` (across the middle one), 4 heads of 256 and 6 `out_heads`, without dropout. With `residual` each
-    layer adds a linear map of what enters it to what it gives, as models for OGB do. `edge_dim` counts the features of
-    edges.
+    layers, 4 heads of 256 and 6 `out_heads`, without dropout, and `skip` across the middle layer, where the authors'
+    code adds a linear map of what enters (`skip_mapped`). With `residual` each layer adds such a map, as models for OGB
+    do, and PyG's example for PPI. `edge_dim` counts the features of edges.
 
     Paper: Velickovic et al., Graph Attention Networks, ICLR 2018. In the authors' code each head draws its own input
     mask; here the heads of a layer share one.
@@ -98,6 +107,7 @@ class GAT(_AttentionNetwork):
         out_heads: int = 1,
         num_layers: int = 2,
         skip: bool = False,
+        skip_mapped: bool = False,
         dropout: float = 0.6,
         attention_dropout: float = 0.6,
         feature_dropout: float = 0.6,
@@ -118,7 +128,7 @@ class GAT(_AttentionNetwork):
             )
 
         sizes = (in_channels, num_classes, hidden, heads, out_heads, num_layers)
-        super().__init__(conv, *sizes, dropout, skip, input_dropout, batch_norm, edge_dim)
+        super().__init__(conv, *sizes, dropout, skip, skip_mapped, input_dropout, batch_norm, edge_dim)
 
 
 class GATv2(_AttentionNetwork):
@@ -135,6 +145,7 @@ class GATv2(_AttentionNetwork):
         out_heads: int = 1,
         num_layers: int = 2,
         skip: bool = False,
+        skip_mapped: bool = False,
         dropout: float = 0.6,
         attention_dropout: float = 0.6,
         share_weights: bool = False,
@@ -155,7 +166,7 @@ class GATv2(_AttentionNetwork):
             )
 
         sizes = (in_channels, num_classes, hidden, heads, out_heads, num_layers)
-        super().__init__(conv, *sizes, dropout, skip, input_dropout, batch_norm, edge_dim)
+        super().__init__(conv, *sizes, dropout, skip, skip_mapped, input_dropout, batch_norm, edge_dim)
 
 
 class GraphTransformer(_AttentionNetwork):
@@ -172,6 +183,7 @@ class GraphTransformer(_AttentionNetwork):
         out_heads: int = 1,
         num_layers: int = 2,
         skip: bool = False,
+        skip_mapped: bool = False,
         dropout: float = 0.6,
         attention_dropout: float = 0.6,
         beta: bool = False,
@@ -182,7 +194,7 @@ class GraphTransformer(_AttentionNetwork):
             return TransformerConv(width, out, heads, concat, beta=beta, dropout=attention_dropout, edge_dim=edge_dim)
 
         sizes = (in_channels, num_classes, hidden, heads, out_heads, num_layers)
-        super().__init__(conv, *sizes, dropout, skip, input_dropout, batch_norm, edge_dim)
+        super().__init__(conv, *sizes, dropout, skip, skip_mapped, input_dropout, batch_norm, edge_dim)
 
 
 class ConstGAT(_AttentionNetwork):
@@ -198,6 +210,7 @@ class ConstGAT(_AttentionNetwork):
         out_heads: int = 1,
         num_layers: int = 2,
         skip: bool = False,
+        skip_mapped: bool = False,
         dropout: float = 0.6,
         attention_dropout: float = 0.6,
         feature_dropout: float = 0.6,
@@ -205,4 +218,6 @@ class ConstGAT(_AttentionNetwork):
         def conv(width: int, out: int, heads: int, concat: bool) -> nn.Module:
             return ConstantConv(width, out, heads, concat, dropout=attention_dropout, feature_dropout=feature_dropout)
 
-        super().__init__(conv, in_channels, num_classes, hidden, heads, out_heads, num_layers, dropout, skip)
+        super().__init__(
+            conv, in_channels, num_classes, hidden, heads, out_heads, num_layers, dropout, skip, skip_mapped
+        )

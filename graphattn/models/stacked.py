@@ -41,9 +41,11 @@ class Stacked(nn.Module):
                 f"{', '.join(sorted(family.__name__ for family in families))} cannot be stacked: needed models of one "
                 f"family, of {', '.join(family.__name__ for family in _LAYERS)}"
             )
-        if getattr(models[0], "edge_dim", None) is not None or len(list(models[0].children())) > 1:
+        own: Any = models[0]
+        beside = {id(p) for p in own.parameters()} - {id(p) for p in own.layers.parameters()}
+        if beside or getattr(models[0], "edge_dim", None) is not None:
             raise ValueError(
-                "models with features of edges or with batch_norm cannot be stacked: train them one by one"
+                "models with batch_norm, skip_mapped or features of edges cannot be stacked: train them one by one"
             )
         layer = _LAYERS[families.pop()]
         self.net: Any = copy.copy(models[0])  # a family's own forward, with what it does between its layers

@@ -138,6 +138,20 @@ def test_attention_models_are_pygs_layers_with_elu_between(name):
     close(model(x, EDGES), judges[1](F.elu(judges[0](x, EDGES)), EDGES))
 
 
+@pytest.mark.parametrize("name", ["gat", "gatv2", "const-gat"])
+def test_a_mapped_skip_is_the_middle_layers_residual(name):
+    sizes = {"hidden": 4, "heads": 2, "num_layers": 3}
+    model = built(name, **sizes, skip=True, skip_mapped=True).eval()
+    plain, residual = built(name, **sizes).eval(), model.layers[1]
+    plain.layers.load_state_dict(model.layers.state_dict())
+    x = words()
+    first = F.elu(plain.step(0, x, EDGES))
+    middle = residual(first, EDGES) + first @ model.skips[0].weight.t()
+    close(model(x, EDGES), plain.layers[2](F.elu(middle), EDGES))
+    with pytest.raises(ValueError, match="skip_mapped is true without skip"):
+        built(name, **sizes, skip_mapped=True)
+
+
 def test_gcn_is_pygs_model():
     model = built("gcn").eval()
     judge = pyg.models.GCN(WIDTH, 16, 2, CLASSES).double()

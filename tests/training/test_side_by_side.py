@@ -78,6 +78,7 @@ def test_what_is_done_to_predictions_is_done_alone() -> None:
 
 
 def test_what_has_more_than_its_layers_is_trained_alone() -> None:
-    for model in (MODELS["gat"](6, 3, 2), MODELS["gat"](6, 3, batch_norm=True)):
-        with pytest.raises(ValueError, match="features of edges or with batch_norm cannot be stacked"):
+    mapped = MODELS["gat"](6, 3, num_layers=3, skip=True, skip_mapped=True)
+    for model in (MODELS["gat"](6, 3, 2), MODELS["gat"](6, 3, batch_norm=True), mapped):
+        with pytest.raises(ValueError, match="with batch_norm, skip_mapped or features of edges cannot be stacked"):
             stacked([model], [split(0)], made(Train()))
