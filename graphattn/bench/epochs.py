@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 from torch_geometric.data import Batch
 from torch_geometric.nn import GATConv as PyGGATConv
@@ -103,6 +104,7 @@ class _Epoch(EpochEntry):
         if contestant.startswith("pyg"):  # and torch's own dropout between the layers
             self._model.forward = ops.use(backend="reference")(self._model.forward)
         if contestant == "pyg compiled":
+            torch._dynamo.config.recompile_limit = 64  # once a layer, mode and kind of shape, else it would give up
             self._model.compile()
 
         def compute(graph: tuple[Task, Any]) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from graphattn.data import NodeData
 from graphattn.models import MODELS
 from graphattn.training import Diverged, NodeClassification, Outcome, fit
-from graphattn.training.fit import write_whole
+from graphattn.training.fit import penalty, write_whole
 from graphattn.training.stopping import Never, Rule, Verdict, rule
 
 EPOCHS = 6
@@ -352,3 +352,16 @@ def test_a_checkpoint_is_written_whole(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(Killed):
         write_whole({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
+
+
+class Counting(Never):
+    penalised = True
+
+
+def test_the_penalty_is_what_weight_decay_adds_to_the_loss() -> None:
+    plain, decayed = nn.Parameter(torch.tensor([5.0])), nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 0.0]]))
+    groups = [{"params": [decayed], "weight_decay": 0.1}, {"params": [plain], "weight_decay": 0.0}]
+    optimizer = torch.optim.Adam(groups)
+    assert penalty(Counting(), optimizer) == pytest.approx(0.05 * 14)
+    assert penalty(Counting(), optimizer, member=1) == pytest.approx(0.05 * 9), "of one of several models"
+    assert penalty(Never(), optimizer) == 0.0, "of rules that do not count it"
