@@ -10,6 +10,7 @@ from graphattn.bench.epochs import EpochCase
 from graphattn.bench.graphs import MadeGraph
 from graphattn.bench.layers import LayerCase
 from graphattn.bench.operations import OpCase
+from graphattn.bench.orders import OrderCase
 from graphattn.bench.scale import FullBatchCase, SampledCase
 from graphattn.bench.seeds import SeedsCase
 from graphattn.record import one_of
@@ -94,6 +95,11 @@ SCALE = (
     SampledCase("sampled-2m", MadeGraph("2m", "power-law", 2_000_000, 30_000_000), trained=50_000),
 )
 
+ORDERS = tuple(
+    OrderCase(f"order-{data_set}", data_set)
+    for data_set in ("amazon-computers", "coauthor-physics", "tolokers", "minesweeper", "cora")
+)
+
 SEEDS = tuple(
     SeedsCase(f"seeds-{data_set}-{seeds}", data_set, bag_of_words=True, seeds=seeds)
     for data_set in ("cora", "citeseer")
@@ -106,6 +112,7 @@ SUITES: dict[str, tuple[AnyCase, ...]] = {
     "scaling": SCALING,
     "scale": SCALE,
     "seeds": SEEDS,
+    "orders": ORDERS,
     "gpu": GPU,
 }
 
@@ -120,4 +127,4 @@ def chosen(suite: str, case: str = "", data_folder: Path | None = None) -> list[
     found = [c for c in there if case in c.name]
     if not found:
         one_of(case, [c.name for c in there], f"case of the suite {suite}:")
-    return [replace(c, data_folder=data_folder) if isinstance(c, EpochCase) else c for c in found]
+    return [replace(c, data_folder=data_folder) if isinstance(c, EpochCase | OrderCase) else c for c in found]

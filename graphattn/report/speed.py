@@ -1,6 +1,6 @@
 """What `graphattn bench` recorded, as the Speed section of RESULTS.md and a plot. Nothing is timed here.
 
-Read are layers.csv, ops.csv, scaling.csv and scale.csv, those that are there; `graphattn/bench/rows.py` says what their
+Read are the suites' files that are there, layers.csv, ops.csv and so on; `graphattn/bench/rows.py` says what their
 columns mean.
 """
 
@@ -15,7 +15,7 @@ import matplotlib
 
 from graphattn.report import pictures
 
-_SUITES = ("layers", "ops", "scaling", "scale")
+_SUITES = ("layers", "ops", "scaling", "scale", "seeds", "orders")
 _SHOWN = ("graphattn", "pyg", "pyg compiled")
 
 _TEXT = """## Speed
@@ -39,6 +39,12 @@ backward pass (`train.recompute`); bf16: under autocast to bfloat16.
 """
 _SAMPLED = """The same network on batches of 1,024 nodes with 15, 10 and 5 neighbours drawn hop by hop, features in a
 memory-mapped file. "Sampling" is the loader alone, made ahead in threads.
+"""
+_SEEDS = """An epoch, a step and the evaluation, of several seeds of GAT: as one model (`run --batch-seeds`), and one
+by one.
+"""
+_ORDERS = """GATConv on real graphs as they come and with their nodes in another order: reverse Cuthill-McKee
+(`data.reorder`), or those of most edges first.
 """
 
 
@@ -113,6 +119,11 @@ def _of_machine(rows: Sequence[dict[str, str]]) -> Iterator[str]:
         yield _SAMPLED
         heads = "N | E | contestant | sampling, ms a batch | step, ms a batch | epoch, s | peak, GiB"
         yield _table(heads, (line for case in sampled for line in _batches(case)))
+    for suite, text in (("seeds", _SEEDS), ("orders", _ORDERS)):
+        if cases := _cases(rows, suite):
+            yield text
+            heads = "case | contestant | forward, ms | step, ms | epoch, ms | × the last | peak, MiB | ordering, ms"
+            yield _table(heads, (line for case in cases for line in _compared(case)))
     if slower := [line for suite in _SUITES for case in _cases(rows, suite) for line in _slower(case)]:
         yield "Where a peer is faster, in milliseconds:\n"
         yield "\n".join(slower) + "\n"
@@ -160,6 +171,16 @@ def _batches(case: _Case) -> Iterator[list[str]]:
         peak = case.number(name, "training step", "peak_mib")
         numbers = [_short(sampling), _short(step), _short(epoch and epoch / 1e3), _gibibytes(peak)]
         yield [f"{case.num_nodes:,}", f"{case.num_edges:,}", name, *numbers]
+
+
+def _compared(case: _Case) -> Iterator[list[str]]:
+    """A line a contestant; the last is what the others are compared to."""
+    names = list(dict.fromkeys(name for name, _ in case.rows))
+    whole = "epoch" if case.number(names[-1], "epoch") else "training step"
+    for name in names:
+        numbers = [case.number(name, direction) for direction in ("forward", "training step", "epoch")]
+        ratio, peak = case.number(name, whole, "ratio"), case.number(name, "training step", "peak_mib")
+        yield [case.name, name, *map(_short, [*numbers, ratio, peak, case.number(name, "graph")])]
 
 
 def _slower(case: _Case) -> Iterator[str]:
