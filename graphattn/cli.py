@@ -77,7 +77,7 @@ def run(
         typer.Option(
             min=1,
             help="Train so many seeds of a small GAT, GCN or MLP at once in one process, as one model so many times as "
-            "wide; 10 is good on Cora. Only the dropout masks differ from those of seeds by themselves.",
+            "wide, for example 10. Only the dropout masks differ from those of seeds by themselves.",
         ),
     ] = None,
     executor: Annotated[str, typer.Option(help="Where seeds run side by side: processes here, or ray.")] = "processes",
@@ -164,9 +164,9 @@ def bench(
     nodes are called by other names. gpu: what is for a GPU beside these, with --device cuda: 62 million edges, half
     precision.
 
-    Contestants must agree in output and gradients, then take turns in one process; "x base" is the median of PyG
-    eager (ops: of the back end `reference`; seeds: of one by one) over theirs. A case that is timed again replaces its
-    rows in the CSV.
+    Contestants must agree in output and gradients, then take turns in one process; scale takes each in a process of its
+    own, over three steps, uncompared. "x base" is the median of PyG eager (ops: of the back end `reference`; seeds: of
+    one by one; orders: as it comes) over theirs. A case that is timed again replaces its rows in the CSV.
     """
     from graphattn import bench as benches
 

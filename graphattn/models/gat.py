@@ -47,6 +47,8 @@ class _AttentionNetwork(Layered):
         self.layers.append(conv(widths[-1], num_classes, out_heads, False))
         self.dropout = dropout if input_dropout is None else input_dropout  # of what enters the first layer
         self.dropouts = [self.dropout] + [dropout] * (num_layers - 1)
+        if skip and num_layers < 3:
+            raise ValueError(f"skip is across the layers between the first and the last: {num_layers} have none")
         if skip_mapped and not skip:
             raise ValueError("skip_mapped is true without skip, what is to be mapped: set both")
         self.skip, self.edge_dim = skip, edge_dim

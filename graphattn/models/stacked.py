@@ -43,9 +43,11 @@ class Stacked(nn.Module):
             )
         own: Any = models[0]
         beside = {id(p) for p in own.parameters()} - {id(p) for p in own.layers.parameters()}
-        if beside or getattr(models[0], "edge_dim", None) is not None:
+        mapped = any(getattr(layer, "res", None) is not None for layer in own.layers)
+        if beside or mapped or getattr(own, "edge_dim", None) is not None:
             raise ValueError(
-                "models with batch_norm, skip_mapped or features of edges cannot be stacked: train them one by one"
+                "models with residual, skip_mapped, batch_norm or features of edges cannot be stacked: train them one "
+                "by one"
             )
         layer = _LAYERS[families.pop()]
         self.net: Any = copy.copy(models[0])  # a family's own forward, with what it does between its layers

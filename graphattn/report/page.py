@@ -60,9 +60,14 @@ def _result(definition: Experiment, runs: Path) -> dict[str, Any]:
 def _attention(
     definition: Experiment, result: dict[str, Any], runs: Path, data_folder: Path | None
 ) -> dict[str, Figure]:
-    """The two attention pictures of the first seed's best checkpoint, for models on one graph that can be inspected."""
-    seed = result["seeds"][0]["seed"]
+    """The two attention pictures of the first seed that has its best checkpoint here, for models on one graph that can
+    be inspected.
+    """
     folder = runs / definition.name / definition.key()
+    here = [row["seed"] for row in result["seeds"] if (folder / f"seed-{row['seed']}" / "best.pt").exists()]
+    if not here:  # all were taken from a record
+        return {}
+    seed = here[0]
     model, data, _ = prepared(Job(definition, seed, folder, data_folder, device="cpu"))
     inspect: Any = getattr(model, "inspect", None)
     if inspect is None or not isinstance(data, NodeData) or data.y.dim() > 1 or definition.labels is not None:

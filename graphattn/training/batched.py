@@ -25,6 +25,7 @@ from graphattn.training.fit import (
     train_epoch,
     write_whole,
 )
+from graphattn.training.provenance import origin
 from graphattn.training.runs import Finished, Job, adam, failure, finish, prepared, run_seed, size
 from graphattn.training.side_by_side import stacked
 
@@ -79,7 +80,7 @@ class _Batch:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.last = jobs[0].folder / f"batch-{jobs[0].seed}-{jobs[-1].seed}" / "last.pt"
-        self.train = jobs[0].experiment.train
+        self.train, self.whence = jobs[0].experiment.train, origin(jobs[0].device)
         done = {job.seed: None for job in jobs if job.done.exists()}
         content: dict[str, Any] = {"ended": done, "seeds": [job.seed for job in jobs if job.seed not in done]}
         resumed = self.last.exists() and len(done) < len(jobs)
@@ -105,6 +106,9 @@ class _Batch:
             restore(content, self.model, self.optimizer)
             for course, its in zip(self.courses, content["courses"], strict=True):
                 course.resume(its)
+        for job in self.jobs:
+            if job.done.exists():  # since the checkpoint, by other means
+                self.ended[job.seed] = Finished(job.seed, run_seed(job))
 
     def _prepared(self, jobs: Sequence[Job]) -> tuple[list[Job], list[tuple[Any, ...]]]:
         """Those that can begin, and with what."""
@@ -142,7 +146,9 @@ class _Batch:
                 if course.stopped or course.epoch == self.train.epochs:
                     outcome = course.outcome()
                     write_whole(course.best, job.seed_folder / "best.pt")
-                    self.ended[job.seed] = Finished(job.seed, finish(job, outcome, size(self.stack) // self.stack.size))
+                    self.ended[job.seed] = Finished(
+                        job.seed, finish(job, outcome, size(self.stack) // self.stack.size, self.whence)
+                    )
             except Diverged as error:
                 self.ended[job.seed] = failure(job.seed, error)
             if job.seed in self.ended:

@@ -11,7 +11,7 @@ from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
 from graphattn.data import GraphSet
-from graphattn.training.judging import loss_of, measures_of
+from graphattn.training.judging import answers, loss_of, measures_of
 from graphattn.training.ranks import Shares, weighted
 
 
@@ -35,8 +35,7 @@ class GraphClassification:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross-entropy, averaged over the batch's graphs, or over those of their tasks that have a label."""
-        known = batch.num_graphs if batch.y.dim() == 1 else int((~batch.y.isnan()).sum())
-        return weighted(loss_of(_logits(model, batch), batch.y), known)
+        return weighted(loss_of(_logits(model, batch), batch.y), answers(batch.y))
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:

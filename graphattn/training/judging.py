@@ -25,6 +25,11 @@ def loss_of(logits: Tensor, y: Tensor) -> Tensor:
     return (losses * known).sum() / known.sum().clamp(min=1)
 
 
+def answers(y: Tensor) -> int:
+    """How many labels the loss is a mean over."""
+    return int((~y.isnan()).sum()) if y.is_floating_point() else y.numel()
+
+
 def measures_of(score: str, found: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
     """val_loss, and val_<score> and test_<score> in percent, of the logits and labels of "val" and "test"."""
     judge = {"accuracy": accuracy, "roc_auc": roc_auc}[score]

@@ -51,11 +51,11 @@ class LabelInputs(NodeClassification):
         known = torch.zeros(data.num_nodes, data.num_classes, device=data.y.device)
         known[shown, data.y[shown]] = 1
         hidden = ~known.any(1, keepdim=True)
-        logits = self._given(model, known)
         for _ in range(self.reuse):
-            known = torch.where(hidden, logits.detach().softmax(1).float(), known)
-            logits = self._given(model, known)
-        return logits
+            with torch.no_grad():  # only the last pass learns
+                predicted = self._given(model, known).softmax(1).float()
+            known = torch.where(hidden, predicted, known)
+        return self._given(model, known)
 
     def _given(self, model: nn.Module, known: Tensor) -> Tensor:
         assert isinstance(self.data.x, Tensor)

@@ -70,7 +70,7 @@ def weighted(loss: Tensor, count: int) -> Tensor:
         return loss
     total = torch.tensor(count, device=loss.device)
     dist.all_reduce(total)
-    return loss * (count * ranks / total)
+    return loss * (count * ranks / total.clamp(min=1))  # where none has any, all losses are 0
 
 
 def check_same(what: str, value: str | Callable[[], str]) -> None:

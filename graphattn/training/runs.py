@@ -89,6 +89,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         return json.loads(job.done.read_text(encoding="utf-8"))
     job.seed_folder.mkdir(parents=True, exist_ok=True)  # it has begun
     torch.set_num_threads(job.threads)
+    whence = origin(job.device)  # before hours of training, in which files and commits may change
     model, loaded, fabric = prepared(job)
     check_same("the experiment", f"{job.experiment.key()}, seed {job.seed}")
     check_same("the data", lambda: loaded.digest())
@@ -110,7 +111,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     if smoothing is not None:
         assert isinstance(asked, NodeClassification | SampledNodeClassification)  # `task` has seen to it
         outcome = replace(outcome, measures=smoothed_measures(asked, model, smoothing))
-    result = finish(job, outcome, size(model), fabric.is_global_zero)
+    result = finish(job, outcome, size(model), whence, fabric.is_global_zero)
     fabric.barrier()  # no rank goes on, or ends, before all is written
     return result
 
@@ -120,7 +121,9 @@ def size(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def finish(job: Job, outcome: Outcome, parameters: int, writes: bool = True) -> dict[str, Any]:
+def finish(
+    job: Job, outcome: Outcome, parameters: int, whence: Mapping[str, Any], writes: bool = True
+) -> dict[str, Any]:
     """A seed's result; if this process `writes`, it is in the seed's folder, with the curve and without last.pt."""
     result = {
         "seed": job.seed,
@@ -129,7 +132,7 @@ def finish(job: Job, outcome: Outcome, parameters: int, writes: bool = True) -> 
         "epochs": outcome.epochs,
         "seconds": round(outcome.seconds, 3),
         "parameters": parameters,
-        **origin(job.device),
+        **whence,
     }
     if writes:
         _write_csv(outcome.history, job.seed_folder / "metrics.csv")
@@ -154,10 +157,20 @@ def task(
     if train.neighbors is not None and train.batch is None:
         raise ValueError(f"train.neighbors is {train.neighbors} without train.batch, the nodes a step: give both")
     one_class = isinstance(loaded, NodeData) and loaded.y.dim() == 1
+    if smoothing is not None and train.precision != "32-true":
+        raise ValueError(
+            f"[correct_and_smooth] is computed in 32-true, train.precision is {train.precision}: leave it out"
+        )
     if smoothing is not None and (not one_class or getattr(model, "uses_labels", False)):
         raise ValueError(
             f"[correct_and_smooth] is for predictions of one class a node on one graph, by a model with features: "
             f"leave it out for {type(model).__name__} on {loaded.name}"
+        )
+    spreads = getattr(model.nodes if isinstance(model, GraphNetwork) else model, "uses_labels", False)
+    if spreads and not one_class:
+        raise ValueError(
+            f"{loaded.name} has no labels to spread: label propagation needs one class a node on one graph; take "
+            f"another model"
         )
     elsewhere = isinstance(loaded, GraphSet) or train.batch is not None or getattr(model, "uses_labels", False)
     if labels is not None and elsewhere:
@@ -165,8 +178,6 @@ def task(
             "[labels] are for a model with features on one graph as a whole: leave the section out, or train.batch"
         )
     if isinstance(loaded, GraphSet):
-        if getattr(model, "uses_labels", False):
-            raise ValueError(f"{type(model).__name__} spreads one graph's labels: {loaded.name} is a set of graphs")
         if loaded.labels_of == "graphs":
             if train.neighbors is not None:
                 raise ValueError(f"train.neighbors samples nodes, {loaded.name} has labels of graphs: leave it out")
@@ -200,13 +211,26 @@ def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:
     loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
     model = _model(definition, loaded)
     if definition.train.recompute:
-        if not isinstance(model, Layered):
+        if job.cuda_graph:
             raise ValueError(
-                f"train.recompute is for models of one hop a layer, such as gat, sage or mlp, and "
-                f"{definition.model.name} is none: leave it out"
+                "train.recompute is not for a step that is replayed: leave out --cuda-graph, or set it false"
             )
-        model.recompute = True
+        _recompute(model, definition.model.name)
     return model, loaded, fabric
+
+
+def _recompute(model: nn.Module, name: str) -> None:
+    layers = model.nodes if isinstance(model, GraphNetwork) else model
+    if not isinstance(layers, Layered):
+        raise ValueError(
+            f"train.recompute is for models of one hop a layer, such as gat, sage or mlp, and {name} is none: leave it "
+            f"out"
+        )
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in layers.modules()):
+        raise ValueError(
+            "train.recompute would count each batch twice in the statistics of model.batch_norm: leave one of them out"
+        )
+    layers.recompute = True
 
 
 def _model(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
@@ -322,9 +346,9 @@ def take_in(record: Mapping[str, Any], folder: Path) -> None:
     for row in record["seeds"]:
         done = folder / f"seed-{row['seed']}" / "result.json"
         if not done.exists():
-            save(about | row, done)
             if row is record["seeds"][0]:
                 _write_csv(record["curve"], done.with_name("metrics.csv"))
+            save(about | row, done)
 
 
 def adam(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:

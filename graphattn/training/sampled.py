@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 
 from graphattn.data import NeighborLoader, NodeData
-from graphattn.training.judging import loss_of
+from graphattn.training.judging import answers, loss_of
 from graphattn.training.layerwise import layerwise
 from graphattn.training.ranks import Shares, weighted
 from graphattn.training.tasks import edges_for, node_measures
@@ -41,8 +41,8 @@ class SampledNodeClassification:
 
     def loss(self, model: nn.Module, batch: Data) -> Tensor:
         """Cross-entropy on the nodes that the batch is about."""
-        loss = loss_of(seeds_output(model, batch), batch.y[: batch.batch_size])
-        return weighted(loss, batch.batch_size)
+        y = batch.y[: batch.batch_size]
+        return weighted(loss_of(seeds_output(model, batch), y), answers(y))
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:

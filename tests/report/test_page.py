@@ -259,3 +259,15 @@ def test_an_experiment_that_was_not_run_names_the_command(tmp_path: Path) -> Non
     with pytest.raises(FileNotFoundError, match=r"digits/gat has not been run here .*first `graphattn run digits/gat`"):
         write_page([definition], tmp_path / "runs", tmp_path / "report", None)
     assert not (tmp_path / "report").exists()
+
+
+def test_seeds_taken_from_a_record_have_curves_and_no_attention(ran: Ran, tmp_path: Path) -> None:
+    definition = ran("gat", hidden=4, heads=2)
+    folder = tmp_path / "runs" / definition.name / definition.key()
+    kept = sorted(folder.glob("seed-*/best.pt"))
+    assert kept
+    for path in kept:
+        path.unlink()
+    page = write_page([definition], Path("runs"), tmp_path / "report", None)
+    names = {file.name for file in page.parent.iterdir()}
+    assert "report.html" in names and not any("neighbourhood" in name or "features" in name for name in names)

@@ -20,6 +20,7 @@ from graphattn.models import MODELS
 from graphattn.models.gat import GAT
 from graphattn.models.stacked import Stacked
 from graphattn.training import Finished, Job, run_batch, run_batches, run_seed
+from graphattn.training.provenance import OF_A_SEED
 from graphattn.training.runs import prepared
 
 NO_DROPOUT = {
@@ -67,7 +68,7 @@ def jobs(definition: Experiment, folder: Path, seeds: int = 4, **options: Any) -
 
 def numbers(finished: Finished) -> dict[str, Any]:
     assert finished.error is None and finished.result is not None, finished.error
-    return {name: value for name, value in finished.result.items() if name != "seconds"}
+    return {name: value for name, value in finished.result.items() if name not in ("seconds", *OF_A_SEED)}
 
 
 def batched(waiting: list[Job], *rest: Any) -> dict[int, Finished]:
@@ -205,6 +206,22 @@ def test_done_seeds_are_not_run_again(tmp_path: Path) -> None:
     assert all(set(rows) == {0, 2, 3} for rows in seen)
     seen.clear()
     assert batched(waiting, seen.append)[1] == Finished(1, tampered) and not seen
+
+
+def test_seeds_that_ended_by_other_means_are_not_run_again_by_a_resumed_batch(tmp_path: Path) -> None:
+    def kill(rows: dict[int, dict[str, float]]) -> None:
+        if rows[0]["epoch"] == 5:
+            raise Killed
+
+    waiting = jobs(defined(), tmp_path, checkpoint_every=0)
+    with pytest.raises(Killed):
+        batched(waiting, kill)
+    tampered = run_seed(waiting[1]) | {"test_accuracy": 1.25}
+    experiment.save(tampered, waiting[1].done)
+    seen: list[dict[int, dict[str, float]]] = []
+    assert batched(waiting, seen.append)[1] == Finished(1, tampered)
+    assert all(set(rows) == {0, 2, 3} for rows in seen) and seen[0][0]["epoch"] == 5
+    assert json.loads(waiting[1].done.read_text()) == tampered
 
 
 def first_builds_badly(place: int, change: Callable[[nn.Module], Any]) -> Callable[..., nn.Module]:

@@ -145,6 +145,28 @@ def test_layers_are_recomputed_on_request(tmp_path: Path) -> None:
     assert numbers_of["true"] == numbers_of["false"]
     with pytest.raises(ValueError, match=r"train.recompute is for models of one hop a layer, .* gcn is none"):
         prepared(Job(short("digits/gcn", "train.recompute=true"), 0, tmp_path))
+    with pytest.raises(ValueError, match=r"would count each batch twice in the statistics of model.batch_norm"):
+        prepared(Job(short("digits/gat", "train.recompute=true", "model.batch_norm=true"), 0, tmp_path))
+    with pytest.raises(ValueError, match=r"train.recompute is not for a step that is replayed: leave out --cuda-graph"):
+        prepared(Job(short("digits/gat", "train.recompute=true"), 0, tmp_path, device="cpu", cuda_graph=True))
+
+
+def test_a_seed_names_the_commit_that_it_began_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = iter(["first", "second"])
+    monkeypatch.setattr(runs, "origin", lambda device: {"machine": "m", "commit": next(commits), "date": "d"})
+    ended: list[str] = []
+
+    def later(row: dict[str, float]) -> None:
+        if row["epoch"] == 3:
+            ended.append(runs.origin("cpu")["commit"])
+
+    assert run_seed(Job(short(), 0, tmp_path), later)["commit"] == "first" and ended == ["second"]
+
+
+def test_what_is_smoothed_is_trained_in_32_bits(tmp_path: Path) -> None:
+    definition = short("digits/mlp", "train.precision=64-true", "correct_and_smooth.scale=1.0")
+    with pytest.raises(ValueError, match=r"correct_and_smooth. is computed in 32-true, train.precision is 64-true"):
+        run_seed(Job(definition, 0, tmp_path))
 
 
 def test_data_is_loaded_as_the_definition_says(tmp_path: Path, loads: list[dict[str, Any]]) -> None:
@@ -421,7 +443,7 @@ def test_parameters_that_are_fixed_are_not_trained() -> None:
     assert {id(p) for p in trained} == {id(p) for p in model.layers[0].parameters()}
 
 
-def test_a_model_without_parameters_has_noadam() -> None:
+def test_a_model_without_parameters_has_no_optimizer() -> None:
     assert runs.adam(MODELS["label-propagation"](5, 3), Train()) is None
 
 

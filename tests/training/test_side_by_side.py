@@ -79,6 +79,7 @@ def test_what_is_done_to_predictions_is_done_alone() -> None:
 
 def test_what_has_more_than_its_layers_is_trained_alone() -> None:
     mapped = MODELS["gat"](6, 3, num_layers=3, skip=True, skip_mapped=True)
-    for model in (MODELS["gat"](6, 3, 2), MODELS["gat"](6, 3, batch_norm=True), mapped):
-        with pytest.raises(ValueError, match="with batch_norm, skip_mapped or features of edges cannot be stacked"):
+    others = [MODELS["gat"](6, 3, 2), *(MODELS["gat"](6, 3, **{name: True}) for name in ("batch_norm", "residual"))]
+    for model in (mapped, *others):
+        with pytest.raises(ValueError, match="with residual, skip_mapped, batch_norm or features of edges cannot be"):
             stacked([model], [split(0)], made(Train()))
