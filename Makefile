@@ -8,13 +8,14 @@ BIN = $(VENV)/bin
 
 SOURCES = pyproject.toml CMakeLists.txt $(shell find graphattn datasets experiments -name '*.py' -o -name '*.toml' -o -name '*.cpp' -o -name '*.h')
 
-.PHONY: help demo test lint install sanitize scatter lock clean
+.PHONY: help demo test lint install sanitize gpu scatter lock clean
 
 help:
 	@echo "make demo     set up, then train MLP, GCN and GAT on handwritten digits (10 seeds each), tables and pictures"
 	@echo "make test     set up, then run all tests (GRAPHATTN_DATA=FOLDER adds those on real data)"
 	@echo "make lint     ruff and mypy"
 	@echo "make sanitize the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)"
+	@echo "make gpu      on a machine with a GPU, with the Python there: its tests, then what bench measures there"
 	@echo "make scatter  build torch-scatter for the 'scatter' back end (needs a C++ compiler; about 5 minutes)"
 	@echo "make lock     resolve requirements.lock anew"
 	@echo "make clean    remove the environment and caches"
@@ -63,6 +64,14 @@ sanitize: $(VENV)/.locked
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(abspath $(SANITIZED)) \
 		$(BIN)/pytest -x -p no:cacheprovider -k 'not gpu and not no_array_of_edges' \
 		$(SANITIZE_ARGS) tests/ops tests/test_graph.py tests/data/test_neighbor_loader.py
+
+# From the source tree, with whatever torch that machine has: the kernels for GPUs need no compiler.
+gpu:
+	$(PYTHON) -m pytest -q -m gpu
+	$(PYTHON) -m graphattn bench layers --device cuda --out experiments/bench/layers.csv
+	$(PYTHON) -m graphattn bench gpu --device cuda --out experiments/bench/gpu.csv
+	$(PYTHON) -m graphattn bench ops --device cuda --out experiments/bench/ops.csv
+	$(PYTHON) -m graphattn report
 
 scatter: $(VENV)/.locked
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools wheel

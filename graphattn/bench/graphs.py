@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from graphattn.training.fit import write_whole
+
+_KEPT = 20_000_000  # edges
 _EXPONENT = 0.6  # node of rank r is drawn with probability ~ r^-0.6: degrees fall off as d^-(1 + 1/0.6), as in arxiv
 
 
@@ -26,7 +31,8 @@ class MadeGraph:
     seed: int = 0
 
     def edge_index(self) -> Tensor:
-        """[2, E], senders above receivers, the same at every call.
+        """[2, E], senders above receivers, the same at every call. Large ones are kept in a file among the temporary
+        ones: each contestant, and each process, would make them anew, which takes a minute.
 
         Raises:
             ValueError: fewer edges than loops, or so many that no two may be equal.
@@ -37,6 +43,16 @@ class MadeGraph:
                 f"graph {self.name}: {self.num_edges} edges between {n} nodes: needed between {n} (the loops) and "
                 f"{n + n * (n - 1) // 2}"
             )
+        if self.num_edges < _KEPT:
+            return self._made()
+        sizes = f"{self.kind}-{self.num_nodes}-{self.num_edges}-{self.seed}"
+        file = Path(tempfile.gettempdir()) / f"graphattn-{sizes}.pt"
+        if not file.exists():
+            write_whole(self._made(), file)
+        return torch.load(file, weights_only=True)
+
+    def _made(self) -> Tensor:
+        n, wanted = self.num_nodes, self.num_edges - self.num_nodes
         generator = torch.Generator().manual_seed(self.seed)
         if self.kind == "hub":
             senders = torch.randint(1, n, (wanted,), generator=generator)

@@ -15,7 +15,7 @@ import matplotlib
 
 from graphattn.report import pictures
 
-_SUITES = ("layers", "ops", "scaling", "scale", "seeds", "orders")
+_SUITES = ("layers", "gpu", "ops", "scaling", "scale", "seeds", "orders")
 _SHOWN = ("graphattn", "pyg", "pyg compiled")
 
 _TEXT = """## Speed
@@ -98,7 +98,7 @@ def _of_machine(rows: Sequence[dict[str, str]]) -> Iterator[str]:
         f"### {last['machine']}\n\ntorch {last['torch']} with {last['threads']} threads, torch-geometric "
         f"{last['torch-geometric']}; copies {float(last['copy_gb_s']):.0f} GB/s; {last['commit']} {last['date']}.\n"
     )
-    if layers := _cases(rows, "layers"):
+    if layers := _cases(rows, "layers") + _cases(rows, "gpu"):
         heads = "case | N | E | graphattn, ms | PyG eager | PyG compiled | × eager | × compiled"
         yield _table(f"{heads} | forward: × eager | × compiled | peak, MiB | kept", map(_layer, layers))
     if operations := _cases(rows, "ops"):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from graphattn.bench import graphs
 from graphattn.bench.graphs import MadeGraph
 
 KINDS = ("uniform", "power-law", "hub")
@@ -51,3 +54,16 @@ def test_skew() -> None:
 def test_what_cannot_be_made(num_nodes: int, num_edges: int) -> None:
     with pytest.raises(ValueError, match=f"{num_edges} edges between 10 nodes: needed between 10 .* and 55"):
         MadeGraph("g", "uniform", num_nodes, num_edges).edge_index()
+
+
+def test_large_graphs_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs.tempfile, "gettempdir", lambda: str(tmp_path))
+    graph = MadeGraph("any", "power-law", 50, 300)
+    expected = graph.edge_index()
+    assert not list(tmp_path.iterdir()), "small ones are not kept"
+    monkeypatch.setattr(graphs, "_KEPT", 300)
+    assert torch.equal(graph.edge_index(), expected) and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(MadeGraph, "_made", None)
+    assert torch.equal(graph.edge_index(), expected)
+    with pytest.raises(TypeError):
+        MadeGraph("any", "power-law", 50, 301).edge_index()

@@ -161,3 +161,11 @@ def test_contestants_that_are_compared_among_themselves(tmp_path: Path) -> None:
     record(rows("orders", "order-cora", times, op="gat", ratio=2.0), tmp_path / "orders.csv")
     assert "| order-cora | reordered |  | 30.0 |  | 2.00 | 30.0 | 2.00 |" in lines(tmp_path)
     assert not any("faster" in line for line in lines(tmp_path)[8:])
+
+
+def test_what_is_for_a_gpu_stands_beside_the_layers(tmp_path: Path) -> None:
+    record(
+        rows("gpu", "gat-products", {("graphattn", STEP): 10, ("pyg", STEP): 50}, op="gat", N=5, E=9),
+        tmp_path / "gpu.csv",
+    )
+    assert cells(tmp_path, "gat-products")[:5] == ["gat-products", "5", "9", "10.0", "50.0"]
