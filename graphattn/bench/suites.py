@@ -92,7 +92,7 @@ SCALE = (
         FullBatchCase(f"full-batch-{nodes}m", MadeGraph(f"{nodes}m", "power-law", nodes * 10**6, 15 * nodes * 10**6))
         for nodes in (1, 2, 3, 4)
     ),
-    SampledCase("sampled-2m", MadeGraph("2m", "power-law", 2_000_000, 30_000_000), trained=50_000),
+    SampledCase("sampled-2m", MadeGraph("2m", "power-law", 2_000_000, 30_000_000), trained=20_000),
 )
 
 ORDERS = tuple(
