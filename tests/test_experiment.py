@@ -73,7 +73,8 @@ def test_every_definition_is_sound(name: str) -> None:
 def test_what_was_recorded_is_what_is_defined(name: str) -> None:
     definition, result = experiment.load(name), experiment.recorded(name)
     assert experiment.from_table(name, result["definition"], "result.json").key() == definition.key()
-    assert [row["seed"] for row in result["seeds"]] == list(range(definition.run.seeds))
+    recorded = [row["seed"] for row in result["seeds"]]  # all, or the first ones: a record may grow
+    assert recorded and recorded == list(range(definition.run.seeds))[: len(recorded)]
     assert not result["failed"]
 
 

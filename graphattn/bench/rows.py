@@ -78,7 +78,7 @@ def record(rows: Sequence[Row], path: Path) -> None:
     """Put the rows of one case into a CSV, in place of those of the same suite, case and machine.
 
     A case is replaced as a whole, so that the contestants of a case were always timed in one run. The file is written
-    whole and renamed.
+    whole and renamed. Rows without any time, of a case that could not run now, replace none that have one.
 
     Raises:
         ValueError: the file has other columns.
@@ -87,6 +87,8 @@ def record(rows: Sequence[Row], path: Path) -> None:
     new = [{column: str(row.get(column, "")) for column in COLUMNS} for row in rows]
     key = [new[0][column] for column in _SAME]
     old = [i for i, row in enumerate(before) if [row[column] for column in _SAME] == key]
+    if not any(row["p50_ms"] for row in new) and any(before[i]["p50_ms"] for i in old):
+        return
     place = old[0] if old else len(before)
     rest = [row for i, row in enumerate(before) if i not in old]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -45,11 +45,14 @@ class Residual(Layered):
         block: Block = "gat",
         separate: bool = False,
         hidden: int = 512,
-        heads: int = 8,
+        heads: int | None = None,
         num_layers: int = 5,
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
+        if heads is not None and block not in _ATTENTION:
+            raise ValueError(f"heads is {heads} for block {block}, which has none: leave it out")
+        heads = 8 if heads is None else heads
         if block in _ATTENTION and hidden % heads:
             raise ValueError(f"hidden is {hidden} for {heads} heads: needed a multiple, the heads share the channels")
         if block == "mlp" and separate:

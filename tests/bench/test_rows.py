@@ -66,6 +66,17 @@ def test_a_file_with_other_columns_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text(encoding="utf-8") == "case,p50_ms\na,1\n"
 
 
+def test_a_case_that_could_not_run_replaces_no_times(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    record(rows("a", "ours"), path)
+    before = path.read_bytes()
+    lacking = {"suite": "layers", "case": "a", "direction": "forward", "machine": "here", "contestant": "ours"}
+    record([lacking | {"status": "skipped: no data"}], path)
+    assert path.read_bytes() == before
+    record([lacking | {"case": "b", "status": "skipped: no data"}], path)
+    assert [row["case"] for row in read(path)] == ["a", "b"], "but is put down where there was none"
+
+
 def test_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     there = rows("gat-ppi-256", "graphattn", peak_mib=1234.56, roofline=0.5, p50=12345.6)
     lacking = {"case": "gat-ppi-256", "contestant": "pyg", "direction": "forward", "status": "skipped: no memory"}

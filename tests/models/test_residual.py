@@ -27,7 +27,7 @@ def features() -> Tensor:
 
 def built(block: str, separate: bool = False, **options: Any) -> Residual:
     torch.manual_seed(0)
-    options = {"hidden": HIDDEN, "heads": 2, "num_layers": 2, **options}
+    options = {"hidden": HIDDEN, "num_layers": 2, **({} if block in ("mlp", "gcn") else {"heads": 2}), **options}
     model = Residual(WIDTH, CLASSES, block=block, separate=separate, **options).double()  # type: ignore[arg-type]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -123,4 +123,5 @@ def test_what_is_refused() -> None:
         built("gat", heads=3)
     with pytest.raises(ValueError, match=r"separate is true for block mlp, which hears no neighbours: leave it out"):
         built("mlp", separate=True)
-    built("gcn", heads=3)
+    with pytest.raises(ValueError, match=r"heads is 3 for block gcn, which has none: leave it out"):
+        built("gcn", heads=3)
