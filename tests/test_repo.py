@@ -24,9 +24,9 @@ ROWS = [
     ["training"],
     ["experiment"],
     ["models", "data"],
-    ["conv"],
+    ["conv", "depth"],
     ["ops"],
-    ["topology"],
+    ["topology", "layer_dags"],
     ["graph"],
     ["native", "record"],
 ]

@@ -1,0 +1,200 @@
+"""Put a rule behind chosen blocks of any network by replacing modules, not by hooks: compile, DDP, state dicts hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graphattn.depth.align import aligner
+from graphattn.depth.memory import LayerMemory
+from graphattn.depth.rule import Place, Rule
+
+
+def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Tensor) -> nn.Module:
+    """Put `rule` behind the blocks of `model` named by `blocks`, in place, and return the model.
+
+    Args:
+        model: any network in which these blocks run once a forward pass, each giving a tensor [B, C, H, W] or [B, T, C]
+            (or a tuple that begins with one).
+        blocks: names of submodules, or patterns such as "layer*.*" (`*` stops at no dot, but a pattern must have as
+            many dots as the name).
+        rule: a `Rule`; see `graphattn.depth`.
+        example: an input [B, ...], run once without gradient in evaluation mode to learn the order and the shapes of
+            the blocks.
+
+    State dicts of the unwrapped model still load: the rule's own parameters then keep the values they have. Nothing is
+    retained between iterations. A wrapped model does not run in several threads at once (nor in `nn.DataParallel`); use
+    DDP.
+
+    Raises:
+        ValueError: no or twice wrapped blocks, blocks that do not run once each, or whose shapes do not fit.
+        TypeError: blocks that give no tensor.
+    """
+    names = _matching(model, [blocks] if isinstance(blocks, str) else list(blocks))
+    places = _observed(model, names, example)
+    memory = LayerMemory()
+    scopes = _scopes(places, rule.scope)
+    for number, scope in enumerate(scopes):
+        modules = rule.modules(scope)
+        held = scope[0].entry  # the shape in which the memory holds what it holds
+        giver = f"what enters {scope[0].name}"
+        for index, (place, module) in enumerate(zip(scope, modules, strict=True)):
+            compared = rule.one_shape and (rule.reads_entry or index > 0)
+            align = aligner(rule.align, held, place.shape, (giver, place.name)) if compared else None
+            placed = Placed(model.get_submodule(place.name), module, memory, place.name, align)
+            placed.opens = index == 0
+            placed.closes = number == len(scopes) - 1 and index == len(scope) - 1
+            placed.keep_shortcut()
+            model.set_submodule(place.name, placed)
+            held, giver = place.shape, place.name
+    return model
+
+
+@contextmanager
+def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
+    """While open, collects the weights of the last forward pass of a wrapped model: by the name of the block, [..., t]
+    over the layers read, in the order of the rule's graph.
+
+    Raises:
+        ValueError: the model is not wrapped.
+    """
+    memories = {id(m.memory): m.memory for m in model.modules() if isinstance(m, Placed)}
+    if not memories:
+        raise ValueError("no block of this model is wrapped: call depth.wrap first")
+    weights: dict[str, Tensor] = {}
+    for memory in memories.values():
+        memory.weights = weights
+    try:
+        yield weights
+    finally:
+        for memory in memories.values():
+            memory.weights = None
+
+
+class Placed(nn.Module):
+    """A block, and behind it a rule's module that reads the memory and gives what the next block gets."""
+
+    def __init__(
+        self, block: nn.Module, rule: nn.Module, memory: LayerMemory, name: str, align: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.block, self.rule, self.align = block, rule, align
+        self.memory, self.name = memory, name
+        self.opens = self.closes = False
+        self.register_load_state_dict_pre_hook(_load_bare)
+
+    def keep_shortcut(self) -> None:
+        """Let a block's `downsample` leave its result in the memory, for rules that carry the shortcut."""
+        downsample = getattr(self.block, "downsample", None)
+        if isinstance(downsample, nn.Module):
+            self.block.downsample = Kept(downsample, self.memory)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        memory = self.memory
+        if self.opens:
+            memory.open(x)
+        memory.here, memory.shortcut = self.name, x
+        out = self.block(x, *args, **kwargs)
+        rest: tuple[Any, ...] = ()
+        if isinstance(out, tuple):
+            out, rest = out[0], out[1:]
+        if self.align is not None:
+            memory.align(self.align)
+        out = self.rule(out, memory)
+        if self.closes:
+            memory.reset()
+        return (out, *rest) if rest else out
+
+
+class Kept(nn.Module):
+    """A block's way for its shortcut, whose result is left in the memory."""
+
+    def __init__(self, module: nn.Module, memory: LayerMemory) -> None:
+        super().__init__()
+        self.module, self.memory = module, memory
+        self.register_load_state_dict_pre_hook(_load_bare)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.memory.shortcut = self.module(x)
+        return out
+
+
+def _load_bare(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Names of the unwrapped model become those of this one; what only this one has keeps its values."""
+    inner = "block" if isinstance(module, Placed) else "module"
+    ours = tuple(f"{prefix}{name}." for name, _ in module.named_children())
+    own = [key for key in state if key.startswith(prefix)]
+    if any(key.startswith(ours) for key in own) or not own:
+        return
+    for key in own:
+        state[f"{prefix}{inner}.{key.removeprefix(prefix)}"] = state.pop(key)
+    for name, value in module.state_dict(prefix=prefix).items():
+        if not name.startswith(f"{prefix}{inner}."):
+            state[name] = value
+
+
+def _matching(model: nn.Module, patterns: list[str]) -> list[str]:
+    names = [name for name, _ in model.named_modules() if name]
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        hits = [n for n in names if n.count(".") == pattern.count(".") and fnmatchcase(n, pattern)]
+        if not hits:
+            children = ", ".join(name for name, _ in model.named_children())
+            raise ValueError(f"no block of the model is called {pattern!r}; its children are {children}")
+        found |= dict.fromkeys(hits)
+    for name in found:
+        if isinstance(model.get_submodule(name), Placed):
+            raise ValueError(f"block {name} is wrapped already: one rule a block")
+    return list(found)
+
+
+@torch.no_grad()
+def _observed(model: nn.Module, names: list[str], example: Tensor) -> list[Place]:
+    """The named blocks in the order they run, with their shapes."""
+    places: list[Place] = []
+
+    def observe(name: str, args: tuple[Any, ...], out: Any) -> None:
+        out = out[0] if isinstance(out, tuple) and out else out
+        if not isinstance(out, Tensor) or not args or not isinstance(args[0], Tensor) or out.dim() not in (3, 4):
+            raise TypeError(f"block {name} gives {_kind(out)}: needed a tensor [B, C, H, W] or [B, T, C] made of one")
+        places.append(Place(name, tuple(args[0].shape[1:]), tuple(out.shape[1:])))
+
+    handles = [
+        model.get_submodule(name).register_forward_hook(lambda _, args, out, name=name: observe(name, args, out))
+        for name in names
+    ]
+    training = {module: module.training for module in model.modules()}
+    try:
+        model.eval()(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, mode in training.items():
+            module.training = mode
+    ran = [place.name for place in places]
+    wrong = [name for name in names if ran.count(name) != 1]
+    if wrong:
+        times = ", ".join(f"{name} {ran.count(name)} times" for name in wrong)
+        raise ValueError(f"each block must run once a forward pass; ran {times}: name others")
+    return places
+
+
+def _kind(out: Any) -> str:
+    return f"a tensor of shape {list(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
+
+
+def _scopes(places: list[Place], scope: str | int) -> list[list[Place]]:
+    """The places in groups that share a memory."""
+    groups: list[list[Place]] = []
+    for place in places:
+        full = isinstance(scope, int) and bool(groups) and len(groups[-1]) == scope
+        changed = scope == "stage" and bool(groups) and groups[-1][-1].shape != place.shape
+        if not groups or full or changed:
+            groups.append([])
+        groups[-1].append(place)
+    return groups
