@@ -63,12 +63,14 @@ def tree(num_layers: int) -> Graph:
 
 def staged(sizes: Sequence[int], maker: Callable[[int], Graph] = history) -> Graph:
     """`maker` on each stage by itself, for stages of so many layers: no edge crosses from one to the next."""
-    parts, offset = [], 0
+    senders, receivers, offset = [], [], 0
     for size in sizes:
-        parts.append(maker(size).pair + offset)
+        part = maker(size)
+        senders.append(part.senders + offset)
+        receivers.append(part.receivers + offset)
         offset += size
-    senders, receivers = torch.cat(parts, dim=1) if parts else torch.zeros(2, 0, dtype=torch.int64)
-    return Graph(senders, receivers, offset, offset)
+    none = [torch.zeros(0, dtype=torch.int64)]
+    return Graph(torch.cat(senders or none), torch.cat(receivers or none), offset, offset)
 
 
 def _dag(num_layers: int, sources: Callable[[int], Iterable[int]]) -> Graph:

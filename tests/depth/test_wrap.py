@@ -1,0 +1,201 @@
+"""Where a rule may be put, and what is said where it may not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from nets import BLOCKS, SmallNet, images
+from torch import Tensor, nn
+
+from graphattn.depth import DepthWeighted, MRLABase, MRLALight, Plain, Residual, Rule, recorded, wrap
+from graphattn.depth.wrap import Placed
+
+
+def places(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, Placed)]
+
+
+def test_patterns_and_names() -> None:
+    six = [f"layer{stage}.{block}" for stage in (1, 2) for block in range(3)]
+    assert places(wrap(SmallNet(), BLOCKS, MRLABase(), images())) == six
+    assert places(wrap(SmallNet(), ["layer1.0", "layer2.*"], MRLABase(), images())) == [six[0], *six[3:]]
+    assert places(wrap(SmallNet(), "layer*.*.bn", MRLABase(), images())) == [f"{name}.bn" for name in six]
+
+
+def test_the_model_is_the_same_object() -> None:
+    model = SmallNet()
+    assert wrap(model, BLOCKS, MRLABase(), images()) is model
+
+
+def test_wrapping_leaves_modes_and_statistics_alone() -> None:
+    model = SmallNet()
+    model.layer1.eval()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    wrap(model, BLOCKS, Plain(), images())
+    assert model.training and not model.layer1.training and model.layer2.training
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), model.buffers(), strict=True))
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ("stage*", r"no block of the model is called 'stage\*'; its children are stem, layer1, layer2, fc"),
+        (["layer1.0", "layer3.0"], r"no block of the model is called 'layer3.0'"),
+    ],
+)
+def test_unknown_blocks(blocks: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wrap(SmallNet(), blocks, MRLABase(), images())
+
+
+def test_one_rule_a_block() -> None:
+    model = wrap(SmallNet(), "layer1.*", MRLABase(), images())
+    wrap(model, "layer2.*", MRLALight(), images())
+    with pytest.raises(ValueError, match=r"block layer1.0 is wrapped already: one rule a block"):
+        wrap(model, BLOCKS, MRLABase(), images())
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.idle = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(self.block(x))
+
+
+def test_blocks_run_once() -> None:
+    with pytest.raises(ValueError, match="ran block 2 times, idle 0 times: name others"):
+        wrap(Twice(), ["block", "idle"], Plain(), images())
+
+
+def test_blocks_give_maps_or_tokens() -> None:
+    with pytest.raises(TypeError, match=r"block fc gives a tensor of shape \[2, 5\]: needed a tensor \[B, C, H, W\]"):
+        wrap(SmallNet(), "fc", Plain(), images())
+
+
+class GivesDict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.ModuleDict()
+        self.block.forward = lambda x: {"out": x}  # type: ignore[method-assign, assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)["out"]
+
+
+def test_a_block_that_gives_no_tensor() -> None:
+    with pytest.raises(TypeError, match="block block gives a dict"):
+        wrap(GivesDict(), "block", Plain(), images())
+
+
+def test_a_change_of_shape_names_the_two_blocks() -> None:
+    found = r"layer1.2 gives \[8, 8, 8\] and layer2.0 gives \[16, 4, 4\]: layers that attend to each other"
+    with pytest.raises(ValueError, match=found):
+        wrap(SmallNet(), BLOCKS, DepthWeighted(scope="network"), images())
+    with pytest.raises(ValueError, match=r"what enters layer2.0 gives \[8, 8, 8\] and layer2.0 gives"):
+        wrap(SmallNet(bare=True), "layer2.*", Residual(), images())
+
+
+def test_what_cannot_be_aligned() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1))
+    with pytest.raises(ValueError, match="align='subsample' adds channels and takes every n-th pixel"):
+        wrap(model, ["0", "1"], DepthWeighted(align="subsample"), images())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scope": "stages"}, "scope is 'stages', needed 'stage', 'network' or a number"),
+        ({"scope": 0}, "scope is 0, needed"),
+        ({"scope": True}, "scope is True, needed"),
+        ({"align": "pad"}, "align is 'pad', needed 'error', 'subsample' or 'project'"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MRLABase(**options)
+
+
+class Tuples(nn.Module):
+    """Blocks that take keywords and give tuples, as Hugging Face's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([TupleBlock(), TupleBlock()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.layer:
+            x, extra = block(x, scale=2.0)
+            assert extra == "attention"
+        return x
+
+
+class TupleBlock(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, scale: float) -> tuple[Tensor, str]:
+        return self.linear(x) * scale, "attention"
+
+
+def test_blocks_with_keywords_that_give_tuples() -> None:
+    x = torch.randn(2, 3, 4)
+    model = Tuples()
+    expected = model(x)
+    torch.testing.assert_close(wrap(model, "layer.*", DepthWeighted(), x)(x), expected)
+
+
+def test_an_error_in_a_block_leaves_nothing_for_the_next_pass() -> None:
+    model = wrap(SmallNet(), BLOCKS, MRLABase(), images()).eval()
+    x = images()
+    expected = model(x)
+    with pytest.raises(RuntimeError):
+        model(torch.randn(2, 4, 8, 8))
+    block = model.layer2[1].block
+    conv, block.conv = block.conv, nn.Conv2d(1, 1, 1)
+    with pytest.raises(RuntimeError):
+        model(x)
+    block.conv = conv
+    assert torch.equal(model(x), expected)
+
+
+def test_only_wrapped_models_record() -> None:
+    with pytest.raises(ValueError, match=r"no block of this model is wrapped: call depth\.wrap"), recorded(SmallNet()):
+        pass
+
+
+class Counting(Rule):
+    """A rule of a user's own: adds how many layers of its scope came before."""
+
+    score, normalisation, cost, identity = "constant", "none", "O(1)", False
+
+    def modules(self, places):
+        return [Count() for _ in places]
+
+    def graph(self, num_layers):
+        raise NotImplementedError
+
+
+class Count(nn.Module):
+    def forward(self, x, memory):
+        memory.push(None, x)
+        return x * 0 + len(memory.values)
+
+
+@pytest.mark.parametrize(
+    ("scope", "counts"),
+    [("stage", [1, 2, 3, 1, 2, 3]), ("network", [1, 2, 3, 4, 5, 6]), (2, [1, 2, 1, 2, 1, 2]), (4, [1, 2, 3, 4, 1, 2])],
+)
+def test_scopes(scope: Any, counts: list[int]) -> None:
+    model = wrap(SmallNet(), BLOCKS, Counting(scope=scope, align="subsample"), images())
+    seen: list[float] = []
+    for module in model.modules():
+        if isinstance(module, Placed):
+            module.register_forward_hook(lambda _, args, out: seen.append(out.flatten()[0].item()))
+    model(images())
+    assert seen == counts
