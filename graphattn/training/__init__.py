@@ -1,5 +1,6 @@
 """Training: one loop, its tasks and stopping rules, and runs over many seeds."""
 
+from graphattn.training.adabound import AdaBound, AdaBoundW
 from graphattn.training.batched import run_batch, run_batches
 from graphattn.training.captured import captured
 from graphattn.training.fit import Diverged, Outcome, fit
@@ -25,6 +26,8 @@ from graphattn.training.smoothed import smoothed_measures
 from graphattn.training.tasks import NodeClassification, Task
 
 __all__ = [
+    "AdaBound",
+    "AdaBoundW",
     "Diverged",
     "Finished",
     "GraphClassification",
