@@ -72,14 +72,14 @@ def map_heads(sums: Tensor, weight: Tensor) -> Tensor:
 def scores_of_mapped(mapped: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
     """For each vector a [1, H, D], the score of every head: a_h . mapped_h, [N, H].
 
-    All at once, as a product with a matrix [H D, H] a vector whose blocks off the diagonal are zero: three to six times
-    as fast, gradients included, as products and sums an element.
+    As a product with a matrix [H D, H] that is a in the diagonal blocks and zero elsewhere: three to six times as fast,
+    gradients included, as products and sums an element.
     """
     heads, width = vectors[0].shape[1:]
     own = torch.eye(heads, dtype=vectors[0].dtype, device=mapped.device).unsqueeze(1)  # [H, 1, H]
-    blocks = [(vector[0].unsqueeze(-1) * own).reshape(heads * width, heads) for vector in vectors]
     with torch.autocast(mapped.device.type, enabled=False):  # in half precision too coarse
-        return (mapped.to(vectors[0].dtype).flatten(1) @ torch.cat(blocks, dim=1)).chunk(len(vectors), 1)
+        flat = mapped.to(vectors[0].dtype).flatten(1)
+        return tuple(flat @ (vector[0].unsqueeze(-1) * own).view(heads * width, heads) for vector in vectors)
 
 
 def scores(x: Tensor, weight: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
