@@ -1,5 +1,8 @@
-"""The models by name. Each is built as `MODELS[name](in_channels, num_classes, **options)`; those that look at features
-of edges take their number as third argument, `edge_dim`.
+"""The models by name. Each is built as `MODELS[name](in_channels, num_classes, **options)`.
+
+Those of graphs are called as `model(x, edge_index)`, and those that look at features of edges take their number as
+third argument, `edge_dim`. Those of images are called as `model(x)` with `x` [B, in_channels, H, W], and those that
+must know H = W take it as third argument, `image_size`.
 """
 
 from collections.abc import Callable
@@ -16,11 +19,12 @@ from graphattn.models.molecules import MoleculeEncoder
 from graphattn.models.monet import MoNet
 from graphattn.models.random_guess import RandomGuess
 from graphattn.models.residual import Residual
+from graphattn.models.resnet import CifarResNet, ImageResNet
 from graphattn.models.sage import SAGE
 
-__all__ = ["MODELS", "GraphNetwork", "MoleculeEncoder"]
+__all__ = ["GRAPH_MODELS", "IMAGE_MODELS", "MODELS", "GraphNetwork", "MoleculeEncoder"]
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+GRAPH_MODELS: dict[str, Callable[..., nn.Module]] = {
     "cheb": Cheb,
     "const-gat": ConstGAT,
     "gat": GAT,
@@ -34,3 +38,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "residual": Residual,
     "sage": SAGE,
 }
+IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "resnet": CifarResNet,
+    "resnet-imagenet": ImageResNet,
+}
+MODELS = dict(sorted((GRAPH_MODELS | IMAGE_MODELS).items()))

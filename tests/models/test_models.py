@@ -1,4 +1,4 @@
-"""The models by name: their shapes, their sizes, their symmetry, and the layers they stand on."""
+"""The models of graphs by name: their shapes, their sizes, their symmetry, and the layers they stand on."""
 
 import networkx as nx
 import pytest
@@ -11,14 +11,14 @@ from torch_geometric.utils import add_self_loops, degree
 
 from graphattn import models
 from graphattn.conv import SparseFeatures
-from graphattn.models import MODELS
+from graphattn.models import GRAPH_MODELS, IMAGE_MODELS, MODELS
 from graphattn.models.cheb import ChebConv
 from graphattn.topology import from_networkx
 
 N, WIDTH, CLASSES = 30, 12, 5
 EDGES = edge_index(GRAPHS["random"].without_self_loops())
 EDGES = torch.cat([EDGES, EDGES.flip(0)], 1).unique(dim=1)  # undirected, as spectral models need
-TRAINED = [name for name in MODELS if name not in ("label-propagation", "random")]
+TRAINED = [name for name in GRAPH_MODELS if name not in ("label-propagation", "random")]
 
 
 def words() -> torch.Tensor:
@@ -47,7 +47,7 @@ def called(name, model, x, edges, known=None):
     return model(x, edges)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", GRAPH_MODELS)
 def test_every_model_gives_a_row_of_logits_a_node(name):
     for training in (True, False):
         out = called(name, built(name).train(training), words(), EDGES)
@@ -55,7 +55,7 @@ def test_every_model_gives_a_row_of_logits_a_node(name):
         assert out.isfinite().all()
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "random"])
+@pytest.mark.parametrize("name", [name for name in GRAPH_MODELS if name != "random"])
 def test_permuting_nodes_permutes_logits(name):
     model = built(name).eval()
     nodes = torch.randperm(N, generator=torch.Generator().manual_seed(1))
@@ -272,5 +272,7 @@ def test_nodes_that_no_label_reaches_are_undecided():
 
 
 def test_every_model_is_listed_by_name():
-    assert sorted(MODELS) == list(MODELS)
-    assert set(models.__all__) == {"MODELS", "GraphNetwork", "MoleculeEncoder"}
+    for listed in (GRAPH_MODELS, IMAGE_MODELS, MODELS):
+        assert sorted(listed) == list(listed)
+    assert len(MODELS) == len(GRAPH_MODELS) + len(IMAGE_MODELS), "no name is used twice"
+    assert set(models.__all__) == {"GRAPH_MODELS", "IMAGE_MODELS", "MODELS", "GraphNetwork", "MoleculeEncoder"}

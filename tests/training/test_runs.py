@@ -30,7 +30,7 @@ from torch import nn
 from graphattn import data, experiment
 from graphattn.data import NodeData
 from graphattn.experiment import Experiment, Train
-from graphattn.models import MODELS
+from graphattn.models import GRAPH_MODELS, MODELS
 from graphattn.models.mlp import MLP
 from graphattn.training import Diverged, Finished, Job, run_seed, run_seeds, runs, summary
 from graphattn.training.provenance import OF_A_SEED, provenance
@@ -447,7 +447,7 @@ def test_a_model_without_parameters_has_no_optimizer() -> None:
     assert runs.adam(MODELS["label-propagation"](5, 3), Train()) is None
 
 
-@pytest.mark.parametrize("name", sorted(MODELS.keys() - {"label-propagation", "random"}))
+@pytest.mark.parametrize("name", sorted(GRAPH_MODELS.keys() - {"label-propagation", "random"}))
 def test_the_first_layer_of_every_model_is_found(name: str) -> None:
     """`decay = "first"` goes by the name of the parameter."""
     optimizer = runs.adam(MODELS[name](5, 3), Train(weight_decay=0.5, decay="first"))
