@@ -99,9 +99,9 @@ def test_stages_of_small_networks(preactivation: bool) -> None:
     close(found["fc"], model(x), "children stand in the order in which they act")
 
 
-@pytest.mark.parametrize(("depth", "expansion"), [(18, 1), (50, 4)])
-def test_stages_of_large_networks(depth: int, expansion: int) -> None:
-    model = ImageResNet(3, 10, depth=depth).eval()  # type: ignore[arg-type]
+@pytest.mark.parametrize(("depth", "stem", "expansion"), [(18, "7x7", 1), (18, "3x3", 1), (50, "7x7", 4)])
+def test_stages_of_large_networks(depth: int, stem: str, expansion: int) -> None:
+    model = ImageResNet(3, 10, depth=depth, stem=stem).eval()  # type: ignore[arg-type]
     x = torch.randn(1, 3, 64, 64)
     found = features(model, x)
     for i in range(4):
@@ -198,7 +198,7 @@ def test_blocks_begin_as_their_shortcuts_where_asked(model: nn.Module) -> None:
 
 
 def test_weights_begin_as_he_says() -> None:
-    weight = CifarResNet(3, 10).layer3[2].conv1.weight
+    weight = CifarResNet(3, 10).layer3[0].conv1.weight  # from 32 channels to 64
     assert abs(weight.std().item() / (2 / (64 * 9)) ** 0.5 - 1) < 0.02
 
 
