@@ -10,9 +10,10 @@ a stage, `shortcut` says what it is:
     "B"        a 1x1 convolution and a batch norm
     "none"     no block has a shortcut, those of equal shapes neither: the plain network x_{l+1} = relu(F(x_l))
     "outside"  the block is the bare branch F(x_l), without the ReLU that follows the addition: whatever stands behind
-               the block, such as a rule of `graphattn.depth`, makes the shortcut, adds, and applies that ReLU
+               the block makes the shortcut, adds, and applies that ReLU. `depth.Residual(align="subsample")` there is
+               the network with "A"; rules that take the shortcut's place take its ReLU's too, or leave it out
 
-A pre-activation block without a shortcut is the bare branch, whichever of the two it is called.
+A pre-activation block without a shortcut is the bare branch under either name.
 
 Names are torchvision's: conv1, bn1, conv2, bn2, (conv3, bn3,) downsample.
 
@@ -29,6 +30,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphattn.depth.align import Project, Subsample
 from graphattn.record import one_of
 
 Shortcut = Literal["A", "B", "none", "outside"]
@@ -108,24 +110,6 @@ class Bottleneck(_Block):
         return self.bn3(self.conv3(out))
 
 
-class PaddedShortcut(nn.Module):
-    """Option A: every `stride`-th pixel, and `more` channels of zeros, half of them before and half after the others.
-
-    `x` [B, C, H, W] -> [B, C + more, H / stride, W / stride], sizes rounded up.
-    """
-
-    def __init__(self, more: int, stride: int) -> None:
-        super().__init__()
-        self.more, self.stride = more, stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        before = self.more // 2
-        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, before, self.more - before))
-
-    def extra_repr(self) -> str:
-        return f"more={self.more}, stride={self.stride}"
-
-
 def convolution(in_channels: int, out_channels: int, size: int, stride: int = 1) -> nn.Conv2d:
     """A convolution without bias whose output has the input's height and width, divided by `stride`."""
     return nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
@@ -137,5 +121,5 @@ def _shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: int) 
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if kind == "A":
-        return PaddedShortcut(out_channels - in_channels, stride)
-    return nn.Sequential(convolution(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+        return Subsample(out_channels, stride)
+    return Project(in_channels, out_channels, stride)

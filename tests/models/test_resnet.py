@@ -9,8 +9,9 @@ from cases import close
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from graphattn.depth import Plain, Residual, Rule, wrap
 from graphattn.models.resnet import CifarResNet, ImageResNet
-from graphattn.models.resnet_blocks import BasicBlock, Bottleneck, PaddedShortcut
+from graphattn.models.resnet_blocks import BasicBlock, Bottleneck, Shortcut
 
 CIFAR = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962, 1202: 19_421_274}
 IMAGENET = {50: (25_557_032, 4.089), 101: (44_549_160, 7.801)}  # parameters, GMAC of an image of 224 x 224
@@ -114,9 +115,11 @@ def test_the_3x3_convolution_of_a_bottleneck_has_the_stride() -> None:
     assert [block.conv1.stride, block.conv2.stride, block.conv3.stride] == [(1, 1), (2, 2), (1, 1)]
 
 
-def test_padded_shortcut_by_hand() -> None:
+def test_option_a_by_hand() -> None:
+    shortcut = BasicBlock(2, 5, 2, "A").downsample
+    assert shortcut is not None
     x = torch.arange(2 * 2 * 3 * 3.0).reshape(2, 2, 3, 3)
-    out = PaddedShortcut(more=3, stride=2)(x)
+    out = shortcut(x)
     assert out.shape == (2, 5, 2, 2)
     assert torch.equal(out[:, 1:3], x[:, :, [0, 2]][..., [0, 2]])
     assert not out[:, [0, 3, 4]].any()
@@ -136,20 +139,28 @@ def test_a_block_is_the_rectified_sum_of_shortcut_and_branch(block: type[BasicBl
     close(plain(x), F.relu(bare(x)))
 
 
-def test_shortcuts_made_outside_give_the_published_network() -> None:
-    torch.manual_seed(0)
-    published = CifarResNet(3, 10, depth=14, shortcut="A").double().eval()
-    bare = CifarResNet(3, 10, depth=14, shortcut="outside").double().eval()
+@pytest.mark.parametrize(
+    ("shortcut", "preactivation", "rule"),
+    [
+        ("A", False, Residual(align="subsample")),
+        ("A", True, Residual(align="subsample", relu=False)),
+        ("none", False, Plain()),
+        ("none", True, Plain(relu=False)),
+    ],
+)
+def test_rules_behind_bare_branches_give_the_published_networks(
+    shortcut: Shortcut, preactivation: bool, rule: Rule
+) -> None:
+    published = CifarResNet(3, 10, depth=14, shortcut=shortcut, preactivation=preactivation).double()
+    bare = CifarResNet(3, 10, depth=14, shortcut="outside", preactivation=preactivation).double()
     bare.load_state_dict(published.state_dict())
-    image = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    x = bare.relu(bare.bn1(bare.conv1(image)))
-    for stage in (bare.layer1, bare.layer2, bare.layer3):
-        for block in stage:
-            out = block(x)
-            if out.shape != x.shape:
-                x = PaddedShortcut(more=out.shape[1] - x.shape[1], stride=2)(x)
-            x = F.relu(x + out)
-    close(bare.fc(bare.avgpool(x).flatten(1)), published(image))
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    wrapped = wrap(bare, "layer*.*", rule, x)
+    close(wrapped(x), published(x))
+    wrapped(x).sin().sum().backward()
+    published(x).sin().sum().backward()
+    for mine, judge in zip(wrapped.parameters(), published.parameters(), strict=True):
+        close(mine.grad, judge.grad)
 
 
 def unit_stage() -> tuple[nn.Sequential, Tensor]:
