@@ -9,7 +9,7 @@ from cases import close
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from graphattn.depth import Plain, Residual, Rule, wrap
+from graphattn.depth import MRLABase, MRLALight, Plain, Residual, Rule, wrap
 from graphattn.models.resnet import CifarResNet, ImageResNet
 from graphattn.models.resnet_blocks import BasicBlock, Bottleneck, Shortcut
 
@@ -39,6 +39,29 @@ def test_published_sizes_and_products_for_large_images(depth: int) -> None:
         model(torch.empty(1, 3, 224, 224))
         assert parameters(ImageResNet(3, 1000, depth=depth, stem="3x3")) == count + 19_232  # type: ignore[arg-type]
     assert round(counter.get_total_flops() / 2e9, 3) == products
+
+
+@pytest.mark.parametrize(
+    ("depth", "rule", "added"),
+    [
+        (20, MRLABase(dim=16), 3_750),
+        (56, MRLABase(dim=16), 11_250),
+        (110, MRLABase(dim=16), 22_500),
+        (20, MRLALight(dim=16), 4_086),
+        (56, MRLALight(dim=16), 12_258),
+        (110, MRLALight(dim=16), 24_516),
+        (50, MRLABase(dim=16), 166_316),
+        (50, MRLALight(dim=32), 181_420),
+        (101, MRLALight(dim=32), 390_486),
+    ],
+)
+def test_published_sizes_of_layer_attention(depth: int, rule: Rule, added: int) -> None:
+    with torch.device("meta"):
+        small = depth not in IMAGENET
+        model = CifarResNet(3, 10, depth=depth) if small else ImageResNet(3, 1000, depth=depth)  # type: ignore[arg-type]
+        before = parameters(model)
+        wrap(model, "layer*.*", rule, torch.empty(1, 3, 32, 32))
+    assert parameters(model) - before == added
 
 
 def norm_keys(name: str) -> list[str]:
