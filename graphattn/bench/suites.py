@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graphattn.bench.case import AnyCase
+from graphattn.bench.depth import DepthCase
 from graphattn.bench.epochs import EpochCase
 from graphattn.bench.graphs import MadeGraph
 from graphattn.bench.layers import LayerCase
@@ -106,6 +107,8 @@ SEEDS = tuple(
     for seeds in (1, 5, 10, 20)
 )
 
+DEPTH = tuple(DepthCase(f"depth-{layers}", layers) for layers in (6, 18, 36))
+
 SUITES: dict[str, tuple[AnyCase, ...]] = {
     "layers": LAYERS,
     "ops": OPS,
@@ -113,6 +116,7 @@ SUITES: dict[str, tuple[AnyCase, ...]] = {
     "scale": SCALE,
     "seeds": SEEDS,
     "orders": ORDERS,
+    "depth": DEPTH,
     "gpu": GPU,
 }
 

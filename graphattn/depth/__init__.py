@@ -8,6 +8,7 @@ from graphattn.depth.dla import HierarchicalAggregation, IterativeAggregation
 from graphattn.depth.hyper import HyperConnections
 from graphattn.depth.memory import LayerMemory
 from graphattn.depth.mrla import MRLABase, MRLALight
+from graphattn.depth.mrla_tokens import MRLABaseTokens, MRLALightTokens
 from graphattn.depth.residual import Plain, Residual
 from graphattn.depth.rule import Place, Rule
 from graphattn.depth.scalar_mix import ScalarMix
@@ -24,7 +25,9 @@ __all__ = [
     "IterativeAggregation",
     "LayerMemory",
     "MRLABase",
+    "MRLABaseTokens",
     "MRLALight",
+    "MRLALightTokens",
     "Place",
     "Plain",
     "Residual",

@@ -14,12 +14,15 @@ from graphattn.depth import (
     HyperConnections,
     IterativeAggregation,
     MRLABase,
+    MRLABaseTokens,
     MRLALight,
+    MRLALightTokens,
     Plain,
     Residual,
     Rule,
     ScalarMix,
     SelfAttentive,
+    wrap,
 )
 
 RULES: dict[str, Rule] = {
@@ -40,6 +43,11 @@ RULES: dict[str, Rule] = {
     "mrla-base-two-heads-no-relu": MRLABase(dim=4, relu=False, scope=3),
     "mrla-light": MRLALight(drop_path=0.2),
     "mrla-light-state": MRLALight(carry="state", dim=4, scope=1),
+    "mrla-base-tokens": MRLABaseTokens(dim=4),
+    "mrla-light-tokens": MRLALightTokens(),
+    "depth-weighted-tokens": DepthWeighted(),
+    "attention-residual-tokens": AttentionResidual(),
+    "hyper-tokens": HyperConnections(streams=2),
     "attention-residual": AttentionResidual(align="subsample"),
     "attention-residual-blocks": AttentionResidual(block=2, align="project"),
     "hyper": HyperConnections(streams=3, align="subsample"),
@@ -81,13 +89,58 @@ class SmallNet(nn.Module):
         return self.fc(self.layer2(self.layer1(self.stem(x))).mean((2, 3)))
 
 
+class TokenBlock(nn.Module):
+    """A residual map of tokens [B, T, C]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.linear(x).tanh()
+
+
+class TokenNet(nn.Module):
+    """Six blocks on a class token and 2 x 2 patches of 8 channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([TokenBlock(8) for _ in range(6)])
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x[:, 0])
+
+
+def tokens(batch: int = 2) -> Tensor:
+    return torch.randn(batch, 5, 8)
+
+
+def on_tokens(name: str) -> bool:
+    return name.endswith("-tokens")
+
+
+def fitting(name: str) -> nn.Module:
+    """A network for the rule of this name, not yet wrapped."""
+    return TokenNet() if on_tokens(name) else SmallNet(bare=RULES[name].replaces_shortcut)
+
+
+def blocks(name: str) -> str:
+    return "blocks.*" if on_tokens(name) else BLOCKS
+
+
+def inputs(name: str, batch: int = 2) -> Tensor:
+    return tokens(batch) if on_tokens(name) else images(batch)
+
+
+def wrapped(name: str) -> nn.Module:
+    return wrap(fitting(name), blocks(name), RULES[name], inputs(name))
+
+
 BLOCKS = "layer*.*"
 
 
 def images(batch: int = 2) -> Tensor:
     return torch.randn(batch, 3, 8, 8)
-
-
-def fitting(rule: Rule) -> SmallNet:
-    """A network for the rule, not yet wrapped."""
-    return SmallNet(bare=rule.replaces_shortcut)

@@ -8,18 +8,13 @@ import weakref
 
 import pytest
 import torch
-from nets import BLOCKS, RULES, fitting, images
+from nets import BLOCKS, RULES, SmallNet, fitting, images, inputs, on_tokens, wrapped
 from torch import Tensor, nn
 
 from graphattn.depth import Rule, recorded, wrap
 from graphattn.depth.wrap import Placed
 
 every_rule = pytest.mark.parametrize("name", RULES)
-
-
-def wrapped(name: str) -> nn.Module:
-    rule = RULES[name]
-    return wrap(fitting(rule), BLOCKS, rule, images())
 
 
 @every_rule
@@ -34,20 +29,18 @@ def test_states_what_it_is(name: str) -> None:
 @every_rule
 def test_every_parameter_learns(name: str) -> None:
     model = wrapped(name)
-    nn.functional.cross_entropy(model(images()), torch.tensor([1, 2])).backward()
+    nn.functional.cross_entropy(model(inputs(name)), torch.tensor([1, 2])).backward()
     assert [p for p, value in model.named_parameters() if value.grad is None] == []
 
 
 @every_rule
 def test_state_dict_of_the_unwrapped_model_loads(name: str) -> None:
-    rule = RULES[name]
-    bare = fitting(rule)
-    model = wrap(fitting(rule), BLOCKS, rule, images())
+    bare, model = fitting(name), wrapped(name)
     rules_own = {k: v.clone() for k, v in model.state_dict().items() if ".rule." in k or ".align." in k}
     model.load_state_dict(bare.state_dict())
     for key, value in bare.state_dict().items():
         inner = ".downsample.module." if ".downsample." in key else None
-        place = ".".join(key.split(".")[:2]) if key.startswith("layer") else None
+        place = ".".join(key.split(".")[:2]) if key.startswith(("layer", "blocks")) else None
         ours = key if place is None else key.replace(f"{place}.", f"{place}.block.", 1)
         assert torch.equal(model.state_dict()[ours.replace(".downsample.", inner) if inner else ours], value)
     assert all(torch.equal(model.state_dict()[k], v) for k, v in rules_own.items())
@@ -76,8 +69,10 @@ def test_a_wrapped_state_dict_must_be_whole(name: str) -> None:
 def test_nothing_is_retained(name: str) -> None:
     model = wrapped(name)
     held: list[weakref.ref[Tensor]] = []
-    model.layer2[0].register_forward_pre_hook(lambda _, args: held.append(weakref.ref(args[0])))
-    out = model(images())
+    (model.blocks if on_tokens(name) else model.layer2)[0].register_forward_pre_hook(
+        lambda _, args: held.append(weakref.ref(args[0]))
+    )
+    out = model(inputs(name))
     memory = next(m.memory for m in model.modules() if isinstance(m, Placed))
     assert (memory.keys, memory.values) == ([], [])
     assert memory.entry is memory.state is memory.shortcut is None
@@ -92,7 +87,7 @@ def test_compiles_without_graph_breaks(name: str) -> None:
     torch._dynamo.reset()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     for _ in range(2):
-        x = images()
+        x = inputs(name)
         torch.testing.assert_close(compiled(x), model(x))
 
 
@@ -103,19 +98,20 @@ def test_copies_do_not_share(name: str) -> None:
     ours = {id(m.memory) for m in model.modules() if isinstance(m, Placed)}
     theirs = {id(m.memory) for m in twin.modules() if isinstance(m, Placed)}
     assert len(ours) == len(theirs) == 1 and ours != theirs
-    x = images()
+    x = inputs(name)
     assert torch.equal(model(x), twin(x))
 
 
 @every_rule
 def test_channels_last_and_bfloat16(name: str) -> None:
     model = wrapped(name).eval()
-    x = images()
+    x = inputs(name)
     expected = model(x)
-    laid = model.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(laid(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-5)
+    if not on_tokens(name):
+        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+        torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
-        low = laid(x)
+        low = model(x)
     assert (low.float() - expected).abs().max() < 0.1 * expected.abs().max() + 0.05
 
 
@@ -123,14 +119,14 @@ def test_channels_last_and_bfloat16(name: str) -> None:
 def test_recomputed_blocks_of_a_batch_do_not_mix(name: str) -> None:
     """A sample's output does not depend on the others of its batch."""
     model = wrapped(name).eval()
-    x = images(3)
+    x = inputs(name, 3)
     torch.testing.assert_close(model(x)[1:2], model(x[1:2]), rtol=1e-4, atol=1e-5)
 
 
 @every_rule
 def test_weights_are_shown_while_recorded(name: str) -> None:
     model = wrapped(name).eval()
-    x = images()
+    x = inputs(name)
     expected = model(x)
     with recorded(model) as weights:
         assert torch.equal(model(x), expected)
@@ -156,7 +152,7 @@ def test_gradients_do_not_depend_on_a_wrapper_that_does_nothing() -> None:
     """Plain without ReLU is the network itself."""
     from graphattn.depth import Plain
 
-    bare = fitting(Plain())
+    bare = SmallNet()
     model = wrap(copy.deepcopy(bare), BLOCKS, Plain(relu=False), images())
     x = images()
     grads: list[list[Tensor]] = []
