@@ -20,6 +20,7 @@ from graphattn.models.monet import MoNet
 from graphattn.models.random_guess import RandomGuess
 from graphattn.models.residual import Residual
 from graphattn.models.resnet import CifarResNet, ImageResNet
+from graphattn.models.resnet_dag import resnet_dag
 from graphattn.models.sage import SAGE
 
 __all__ = ["GRAPH_MODELS", "IMAGE_MODELS", "MODELS", "GraphNetwork", "MoleculeEncoder"]
@@ -40,6 +41,7 @@ GRAPH_MODELS: dict[str, Callable[..., nn.Module]] = {
 }
 IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": CifarResNet,
+    "resnet-dag": resnet_dag,
     "resnet-imagenet": ImageResNet,
 }
 MODELS = dict(sorted((GRAPH_MODELS | IMAGE_MODELS).items()))

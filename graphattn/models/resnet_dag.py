@@ -54,9 +54,7 @@ RULES: dict[str, _Wiring] = {
     # These take the shortcut's place. The last two were published for pre-norm transformers.
     "dense": _Wiring(Dense(align="subsample"), "outside"),
     "attention-residual": _Wiring(AttentionResidual(align="subsample"), "outside", preactivation=True),
-    "attention-residual-blocks": _Wiring(
-        AttentionResidual(block=3, align="subsample"), "outside", preactivation=True
-    ),
+    "attention-residual-blocks": _Wiring(AttentionResidual(block=3, align="subsample"), "outside", preactivation=True),
     "hyper-connections": _Wiring(HyperConnections(align="subsample"), "outside", preactivation=True),
 }
 
@@ -70,10 +68,10 @@ def resnet_dag(
     rule: str = "mrla-light",
     drop_path: float = 0.0,
 ) -> nn.Module:
-    """`CifarResNet` of this depth with one of `RULES` put behind its blocks; called on [B, C, H, W], gives [B, classes].
+    """`CifarResNet` of this depth with one of `RULES` put behind its blocks; [B, C, H, W] -> logits [B, num_classes].
 
-    Branches end in a zero-initialised norm where the rule's paper has them so. `drop_path` is the chance that MRLA's own
-    branch is left out of a sample.
+    Branches end in a norm that begins at zero where the rule's paper has them so. `drop_path` is the chance that MRLA's
+    own branch is left out of a sample.
 
     Raises:
         ValueError: an unknown rule, or drop_path with a rule that has none.
@@ -93,4 +91,3 @@ def resnet_dag(
         zero_init_residual=wiring.zero_init,
     )
     return wrap(model, wiring.behind, chosen, torch.zeros(1, in_channels, image_size, image_size))
-

@@ -9,6 +9,7 @@ from graphattn.bench.depth import DepthCase
 
 
 @pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # torch's compiler uses torch.jit
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # and reads .grad
 @pytest.mark.usefixtures("quick")
 def test_contestants_agree() -> None:
     case = DepthCase("depth-3", 3, batch=2, channels=8, size=4, dim=4)

@@ -19,6 +19,8 @@ CASES: dict[str, tuple[str, int, dict[str, object]]] = {  # a model, the images'
     "resnet, bare": ("resnet", 8, {"depth": 14, "width": 4, "shortcut": "outside"}),
     "resnet, pre-activation": ("resnet", 8, {"depth": 14, "width": 4, "preactivation": True}),
     "resnet, odd size": ("resnet", 9, {"depth": 8, "width": 3}),
+    "resnet-dag": ("resnet-dag", 8, {"depth": 14, "rule": "mrla-base"}),
+    "resnet-dag, bare": ("resnet-dag", 8, {"depth": 14, "rule": "hyper-connections"}),
     "resnet-imagenet": ("resnet-imagenet", 32, {"depth": 18}),
     "resnet-imagenet, bottlenecks": ("resnet-imagenet", 32, {"depth": 50, "stem": "3x3"}),
 }

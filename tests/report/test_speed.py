@@ -155,11 +155,11 @@ def test_contestants_that_are_compared_among_themselves(tmp_path: Path) -> None:
     ratio = {"side by side": 2.5, "one by one": 1.0}
     made = [row | {"ratio": ratio[row["contestant"]]} for row in made]
     record(made, tmp_path / "seeds.csv")
-    assert "| seeds-cora-10 | side by side |  | 30.0 | 40.0 | 2.50 | 30.0 |  |" in lines(tmp_path)
-    assert "| seeds-cora-10 | one by one |  | 90.0 | 100 | 1.00 | 90.0 |  |" in lines(tmp_path)
+    assert "| seeds-cora-10 | side by side |  | 30.0 | 40.0 | 2.50 | 30.0 | 6.00 |  |" in lines(tmp_path)
+    assert "| seeds-cora-10 | one by one |  | 90.0 | 100 | 1.00 | 90.0 | 6.00 |  |" in lines(tmp_path)
     times = {("reordered", STEP): 30, ("reordered", "graph"): 2, ("as it comes", STEP): 60}
     record(rows("orders", "order-cora", times, op="gat", ratio=2.0), tmp_path / "orders.csv")
-    assert "| order-cora | reordered |  | 30.0 |  | 2.00 | 30.0 | 2.00 |" in lines(tmp_path)
+    assert "| order-cora | reordered |  | 30.0 |  | 2.00 | 30.0 | 6.00 | 2.00 |" in lines(tmp_path)
     assert not any("faster" in line for line in lines(tmp_path)[8:])
 
 
