@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 import os
 import sys
 import typing
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graphattn.models import MODELS
+from graphattn.recipe import Train
 from graphattn.record import one_of, record, typed
 
 if sys.version_info >= (3, 11):
@@ -31,8 +31,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# Entries that definitions got after results were recorded, and their defaults.
-_LATER = {"batch": None, "neighbors": None, "reorder": False, "recompute": False}
+# Entries that definitions got after results were recorded, and their defaults: all of [train] but the first ones.
+_FIRST = ("lr", "weight_decay", "decay", "epochs", "stop", "patience", "precision")
+_LATER = {"reorder": False, "standardise": False} | {k: v for k, v in asdict(Train()).items() if k not in _FIRST}
 
 FOLDER = Path("experiments")  # of the working directory: a checkout's own, else made by the first recorded run
 _PACKAGE = Path(__file__).resolve().parent
@@ -48,6 +49,7 @@ class Data:
     row_normalise: bool | None = None
     dense: bool = False
     reorder: bool = False
+    standardise: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,42 +106,6 @@ class CorrectAndSmooth:
         for name in ("correct_alpha", "smooth_alpha"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, needed a number between 0 and 1")
-
-
-@dataclass(frozen=True)
-class Train:
-    """Adam, and when it ends.
-
-    batch is so many graphs a step, on sets of graphs. With `neighbors`, so many of them drawn hop by hop (-1: all),
-    batch counts the nodes whose neighbours are drawn. Without either, one graph is trained on as a whole.
-
-    With `recompute`, what the layers compute inside is not kept for the backward pass but computed again there: slower
-    by a forward pass, and only each layer's input is held.
-
-    weight_decay is the L2 penalty added to the gradient (Adam's), on `decay`: all parameters, the weights without
-    biases, or the parameters of the first layer. `stop` is a rule of `training.stopping`.
-    """
-
-    lr: float = 0.01
-    weight_decay: float = 5e-4
-    decay: Literal["all", "weights", "first"] = "weights"
-    epochs: int = 200
-    stop: Literal["none", "gat", "window", "second-half", "patience", "best-score"] = "none"
-    patience: int = 100
-    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
-    batch: int | None = None
-    neighbors: tuple[int, ...] | None = None
-    recompute: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch is not None and self.batch < 1:
-            raise ValueError(f"batch is {self.batch}, needed at least 1")
-        if self.neighbors is not None and (not self.neighbors or min(self.neighbors) < -1):
-            raise ValueError(f"neighbors is {list(self.neighbors)}, needed a number for each hop, or -1 for all")
-        for name, least in (("lr", 0.0), ("weight_decay", 0.0), ("epochs", 0), ("patience", 1)):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < least:
-                raise ValueError(f"{name} is {value}, needed a finite number of at least {least}")
 
 
 @dataclass(frozen=True)

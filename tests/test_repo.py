@@ -28,7 +28,7 @@ ROWS = [
     ["ops"],
     ["topology", "layer_dags"],
     ["graph"],
-    ["native", "record"],
+    ["native", "recipe", "record"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 

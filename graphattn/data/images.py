@@ -43,9 +43,16 @@ class Images:
         return self.train.shape[1]
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.train.shape[2], self.train.shape[3]
+    def image_size(self) -> int:
+        """Rows, and as many columns.
+
+        Raises:
+            ValueError: they are not as many.
+        """
+        rows, columns = self.train.shape[2:]
+        if rows != columns:
+            raise ValueError(f"{self.name} has images of {rows} x {columns}, needed square ones: take another model")
+        return rows
 
     def pixels(self, images: Tensor) -> Tensor:
         """What a model sees of images [N, C, H, W] of bytes: [N, C, H, W] float32."""

@@ -68,7 +68,7 @@ def tiny(write: Writer) -> Callable[..., Path]:
     def write_set(format: str, changed: Mapping[str, bytes] | None = None, **sizes: Any) -> Path:
         files = FILES[format]() | dict(changed or {})
         shape = SHAPE if format != "idx" else (1, *SHAPE[1:])
-        table = {key: "none" for key in ("title", "licence", "citation", "source")} | {
+        table = dict.fromkeys(("title", "licence", "citation", "source"), "none") | {
             "format": format,
             "default_split": "all",
             "sizes": {"images": 10, "tested": 3, "shape": list(shape), "features": int(np.prod(shape)), "classes": 3}

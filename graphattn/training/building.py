@@ -1,0 +1,89 @@
+"""The model that a definition asks for, of the sizes that the data have."""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import nn
+
+from graphattn.data import GraphSet, Images, NodeData
+from graphattn.experiment import Experiment
+from graphattn.models import MODELS, GraphNetwork, MoleculeEncoder
+from graphattn.models.layered import Layered
+
+
+def built(definition: Experiment, loaded: NodeData | GraphSet | Images) -> nn.Module:
+    """The freshly initialised model, on the CPU.
+
+    Raises:
+        ValueError: a model of graphs for images, or one of images for graphs; options that the model cannot have.
+    """
+    of_images = isinstance(loaded, Images)
+    model = _of_images(definition, loaded) if isinstance(loaded, Images) else _of_graphs(definition, loaded)
+    if _sees_images(model) != of_images:
+        found, needed = ("graphs", "images") if of_images else ("images", "graphs")
+        raise ValueError(
+            f"{definition.model.name} is a model of {found}, {loaded.name} needs one of {needed}: take another model"
+        )
+    if definition.train.recompute:
+        _recompute(model, definition.model.name)
+    if definition.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if definition.train.compile:
+        model.compile()
+    return model
+
+
+def _sees_images(model: nn.Module) -> bool:
+    """One of images is called with them alone, one of graphs with edges too."""
+    needed = [p for p in inspect.signature(model.forward).parameters.values() if p.default is p.empty]
+    return len([p for p in needed if p.kind is p.POSITIONAL_OR_KEYWORD]) == 1
+
+
+def _of_images(definition: Experiment, loaded: Images) -> nn.Module:
+    build = MODELS[definition.model.name]
+    sized = "image_size" in inspect.signature(build).parameters
+    return build(
+        loaded.in_channels,
+        loaded.num_classes,
+        *([loaded.image_size] if sized else []),
+        **definition.model.options,
+    )
+
+
+def _of_graphs(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
+    build, options, readout = MODELS[definition.model.name], definition.model.options, definition.readout
+    of_graphs = isinstance(loaded, GraphSet) and loaded.labels_of == "graphs"
+    if of_graphs != (readout is not None):
+        raise ValueError(
+            f"{loaded.name} has labels of {'graphs' if of_graphs else 'nodes'}: "
+            + ("needed a section [readout]" if of_graphs else "leave out the section [readout]")
+        )
+    sees_edges = loaded.num_edge_features > 0 and "edge_dim" in inspect.signature(build).parameters
+    if readout is None:
+        edges = (loaded.num_edge_features,) if sees_edges else ()
+        shown = 0 if definition.labels is None else loaded.num_classes
+        return build(loaded.num_features + shown, loaded.num_classes, *edges, **options)
+    encoder, features, edge_features = None, loaded.num_features, loaded.num_edge_features
+    if isinstance(loaded, GraphSet) and loaded.molecules:
+        encoder = MoleculeEncoder(readout.width, sees_edges)
+        features = edge_features = readout.width
+    nodes = build(features, readout.width, *([edge_features] if sees_edges else []), **options)
+    return GraphNetwork(
+        nodes, readout.width, loaded.num_classes, readout=readout.name, dropout=readout.dropout, encoder=encoder
+    )
+
+
+def _recompute(model: nn.Module, name: str) -> None:
+    layers = model.nodes if isinstance(model, GraphNetwork) else model
+    if not isinstance(layers, Layered):
+        raise ValueError(
+            f"train.recompute is for models of one hop a layer, such as gat, sage or mlp, and {name} is none: leave it "
+            f"out"
+        )
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in layers.modules()):
+        raise ValueError(
+            "train.recompute would count each batch twice in the statistics of model.batch_norm: leave one of them out"
+        )
+    layers.recompute = True
