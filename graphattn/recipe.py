@@ -21,9 +21,10 @@ class Train:
     classes alike, `channels_last` lays images and weights out by pixel, `compile` compiles the model.
 
     How the parameters move: `weight_decay`, times the parameter, is added to the gradient (adamw: taken from the
-    parameter, as torch.optim.AdamW does), on `decay`: all parameters, the weights without biases, or the parameters of
-    the first layer. `lr_of` names parts of parameters' names, whose rate is another than `lr`. momentum and nesterov
-    are sgd's.
+    parameter, as torch.optim.AdamW does; adaboundw: see `training.AdaBoundW`), on `decay`: all parameters, the weights
+    without biases, or the parameters of the first layer. `lr_of` names parts of parameters' names, whose rate is
+    another than `lr`. momentum and nesterov are sgd's; final_lr, the rate of sgd that they come to, is that of adabound
+    and its kin.
 
     The rate at a time is `lr` times what `schedule` says, anew in each step: nothing; `steps`, times `factor` from each
     of the epochs `milestones` on; `cosine`, down to 0 at the end; `one-cycle`, as torch.optim.lr_scheduler.OneCycleLR
@@ -46,10 +47,11 @@ class Train:
     label_smoothing: float = 0.0
     channels_last: bool = False
     compile: bool = False
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "adabound", "amsbound", "adaboundw"] = "adam"
     lr_of: Mapping[str, float] = field(default_factory=dict)
     momentum: float = 0.0
     nesterov: bool = False
+    final_lr: float = 0.1
     schedule: Literal["constant", "steps", "cosine", "one-cycle"] = "constant"
     milestones: tuple[int, ...] | None = None
     factor: float = 0.1
@@ -86,9 +88,10 @@ class Train:
             )
         if self.warmup and self.warmup >= self.epochs:
             raise ValueError(f"warmup is {self.warmup} of {self.epochs} epochs, needed fewer")
-        if self.stop == "patience" and self.optimizer == "adamw":
+        if self.stop == "patience" and self.optimizer in ("adamw", "adaboundw"):
             raise ValueError(
-                "stop is 'patience', which counts the L2 penalty, and adamw follows no gradient of it: take another"
+                f"stop is 'patience', which counts the L2 penalty, whose gradient {self.optimizer} does not follow: "
+                f"take another rule"
             )
         if self.warmup_lr is not None and not (self.warmup and self.lr):
             raise ValueError(
@@ -104,6 +107,7 @@ _LEAST: dict[str, float] = {
     "patience": 1,
     "label_smoothing": 0.0,
     "momentum": 0.0,
+    "final_lr": 0.0,
     "factor": 0.0,
     "warmup": 0,
     "warmup_lr": 0.0,
@@ -113,6 +117,7 @@ _LEAST: dict[str, float] = {
 _ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "momentum": ("optimizer", ("sgd",)),
     "nesterov": ("optimizer", ("sgd",)),
+    "final_lr": ("optimizer", ("adabound", "amsbound", "adaboundw")),
     "factor": ("schedule", ("steps",)),
     "warmup": ("schedule", ("constant", "steps", "cosine")),
 }

@@ -27,6 +27,10 @@ from graphattn.recipe import Train
         ),
         ({"nesterov": True}, "nesterov is True, which optimizer = 'adam' does not look at"),
         ({"optimizer": "sgd", "nesterov": True}, "nesterov is true with momentum 0.0, needed a momentum"),
+        (
+            {"final_lr": 1.0},
+            "final_lr is 1.0, which optimizer = 'adam' does not look at: leave it out, or take 'adabound' or",
+        ),
         ({"factor": 0.2}, "factor is 0.2, which schedule = 'constant' does not look at: leave it out, or take 'steps'"),
         (
             {"schedule": "one-cycle", "warmup": 2},
@@ -39,7 +43,11 @@ from graphattn.recipe import Train
         ({"milestones": (5,)}, "milestones is [5] with schedule = 'constant'"),
         ({"warmup_lr": 0.01}, "warmup_lr is 0.01 with warmup 0 and lr 0.01, needed epochs that it is for"),
         ({"warmup": 1, "warmup_lr": 0.01, "lr": 0.0}, "warmup_lr is 0.01 with warmup 1 and lr 0.0"),
-        ({"optimizer": "adamw", "stop": "patience"}, "stop is 'patience', which counts the L2 penalty"),
+        (
+            {"optimizer": "adamw", "stop": "patience"},
+            "stop is 'patience', which counts the L2 penalty, whose gradient a",
+        ),
+        ({"optimizer": "adaboundw", "stop": "patience"}, "whose gradient adaboundw does not follow: take another rule"),
         ({"schedule": "cosine", "warmup": 5, "epochs": 5}, "warmup is 5 of 5 epochs, needed fewer"),
     ],
 )
@@ -57,6 +65,7 @@ def test_what_a_recipe_may_not_say(options: dict[str, Any], message: str) -> Non
         {"schedule": "cosine", "warmup": 5, "epochs": 6},
         {"schedule": "constant", "warmup": 2},
         {"schedule": "one-cycle"},
+        {"optimizer": "adaboundw", "final_lr": 0.5},
         {"stop": "last"},
     ],
 )

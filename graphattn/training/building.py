@@ -42,6 +42,8 @@ def _sees_images(model: nn.Module) -> bool:
 
 
 def _of_images(definition: Experiment, loaded: Images) -> nn.Module:
+    if definition.readout is not None:
+        raise ValueError(f"[readout] is for graphs, {loaded.name} has images: leave it out")
     build = MODELS[definition.model.name]
     sized = "image_size" in inspect.signature(build).parameters
     return build(

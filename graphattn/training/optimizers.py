@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from graphattn.recipe import Train
+from graphattn.training.adabound import AdaBound, AdaBoundW
 
 
 def optimizer_of(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
@@ -34,6 +35,10 @@ def optimizer_of(model: nn.Module, train: Train) -> torch.optim.Optimizer | None
     filled: list[dict[str, Any]] = [group for group in groups.values() if group["params"]]
     if train.optimizer == "sgd":
         return torch.optim.SGD(filled, lr=train.lr, momentum=train.momentum, nesterov=train.nesterov, fused=True)
+    if train.optimizer in ("adabound", "amsbound"):
+        return AdaBound(filled, lr=train.lr, final_lr=train.final_lr, amsbound=train.optimizer == "amsbound")
+    if train.optimizer == "adaboundw":
+        return AdaBoundW(filled, lr=train.lr, final_lr=train.final_lr)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[train.optimizer]
     return kind(filled, lr=train.lr, fused=True)
 

@@ -9,6 +9,7 @@ import torch
 
 from graphattn.models import GRAPH_MODELS, MODELS
 from graphattn.recipe import Train
+from graphattn.training import AdaBound, AdaBoundW
 from graphattn.training.optimizers import optimizer_of
 
 
@@ -67,6 +68,9 @@ def test_the_first_layer_of_every_model_is_found(name: str) -> None:
     [
         (Train(), torch.optim.Adam, {}),
         (Train(optimizer="adamw"), torch.optim.AdamW, {}),
+        (Train(optimizer="adabound"), AdaBound, {"final_lr": 0.1, "amsbound": False}),
+        (Train(optimizer="amsbound", final_lr=0.5), AdaBound, {"final_lr": 0.5, "amsbound": True}),
+        (Train(optimizer="adaboundw", final_lr=0.5), AdaBoundW, {"final_lr": 0.5, "amsbound": False}),
         (Train(optimizer="sgd"), torch.optim.SGD, {"momentum": 0.0, "nesterov": False}),
         (
             Train(optimizer="sgd", momentum=0.9, nesterov=True),
