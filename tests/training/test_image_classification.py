@@ -310,6 +310,7 @@ def test_weights_and_images_lie_by_pixel(images: Images, tmp_path: Path) -> None
     assert model.formats and all(model.formats)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")  # torch's compiler uses it
 def test_a_compiled_model_gives_the_same(images: Images) -> None:
     torch._dynamo.reset()
     plain, compiled = prepared_model(defined(compile=False)), prepared_model(defined(compile=True))
