@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from graphattn.data import GraphSet, Images, NodeData
 from graphattn.experiment import Experiment
-from graphattn.models import MODELS, GraphNetwork, MoleculeEncoder
+from graphattn.models import GRAPH_MODELS, IMAGE_MODELS, GraphNetwork, MoleculeEncoder
 from graphattn.models.layered import Layered
 
 
@@ -19,13 +20,7 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images) -> nn.Mo
     Raises:
         ValueError: a model of graphs for images, or one of images for graphs; options that the model cannot have.
     """
-    of_images = isinstance(loaded, Images)
     model = _of_images(definition, loaded) if isinstance(loaded, Images) else _of_graphs(definition, loaded)
-    if _sees_images(model) != of_images:
-        found, needed = ("graphs", "images") if of_images else ("images", "graphs")
-        raise ValueError(
-            f"{definition.model.name} is a model of {found}, {loaded.name} needs one of {needed}: take another model"
-        )
     if definition.train.recompute:
         _recompute(model, definition.model.name)
     if definition.train.channels_last:
@@ -35,16 +30,10 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images) -> nn.Mo
     return model
 
 
-def _sees_images(model: nn.Module) -> bool:
-    """One of images is called with them alone, one of graphs with edges too."""
-    needed = [p for p in inspect.signature(model.forward).parameters.values() if p.default is p.empty]
-    return len([p for p in needed if p.kind is p.POSITIONAL_OR_KEYWORD]) == 1
-
-
 def _of_images(definition: Experiment, loaded: Images) -> nn.Module:
     if definition.readout is not None:
         raise ValueError(f"[readout] is for graphs, {loaded.name} has images: leave it out")
-    build = MODELS[definition.model.name]
+    build = IMAGE_MODELS[_of_kind(definition, IMAGE_MODELS, loaded.name, "images")]
     sized = "image_size" in inspect.signature(build).parameters
     return build(
         loaded.in_channels,
@@ -55,7 +44,8 @@ def _of_images(definition: Experiment, loaded: Images) -> nn.Module:
 
 
 def _of_graphs(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
-    build, options, readout = MODELS[definition.model.name], definition.model.options, definition.readout
+    build = GRAPH_MODELS[_of_kind(definition, GRAPH_MODELS, loaded.name, "graphs")]
+    options, readout = definition.model.options, definition.readout
     of_graphs = isinstance(loaded, GraphSet) and loaded.labels_of == "graphs"
     if of_graphs != (readout is not None):
         raise ValueError(
@@ -75,6 +65,13 @@ def _of_graphs(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module
     return GraphNetwork(
         nodes, readout.width, loaded.num_classes, readout=readout.name, dropout=readout.dropout, encoder=encoder
     )
+
+
+def _of_kind(definition: Experiment, models: Mapping[str, object], data: str, kind: str) -> str:
+    name = definition.model.name
+    if name not in models:
+        raise ValueError(f"{data} needs a model of {kind}, {name} is none: there are {', '.join(models)}")
+    return name
 
 
 def _recompute(model: nn.Module, name: str) -> None:

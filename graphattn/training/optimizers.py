@@ -15,7 +15,8 @@ def optimizer_of(model: nn.Module, train: Train) -> torch.optim.Optimizer | None
     """Groups of the parameters that `train.decay` and `train.lr_of` put together; None for a model without parameters.
 
     Raises:
-        ValueError: a name in `train.lr_of` that no parameter's name has, or two that one has.
+        ValueError: a name in `train.lr_of` that no parameter's name has, or two that one has; a model whose first layer
+            is not called so.
     """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     if not named:
@@ -25,6 +26,11 @@ def optimizer_of(model: nn.Module, train: Train) -> torch.optim.Optimizer | None
         "weights": lambda name: not name.endswith("bias"),
         "first": lambda name: name.startswith(("layers.0.", "nodes.layers.0.")),
     }[train.decay]
+    if train.weight_decay and not any(decayed(name) for name, _ in named):
+        raise ValueError(
+            f"train.decay is {train.decay!r}, which no parameter of {type(model).__name__} is: take another, or "
+            f"weight_decay = 0"
+        )
     rates = _rates([name for name, _ in named], train)
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for rate in (train.lr, *train.lr_of.values()):  # the order of the groups: those that decay first

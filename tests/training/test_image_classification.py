@@ -16,7 +16,7 @@ from graphattn import experiment
 from graphattn.data import Images, load
 from graphattn.data.augment import PAD
 from graphattn.experiment import Experiment
-from graphattn.models import MODELS
+from graphattn.models import IMAGE_MODELS, MODELS
 from graphattn.training import Diverged, Finished, ImageClassification, Job, fit, prepared, run_seed, summary, task
 from graphattn.training.stopping import Last
 
@@ -67,8 +67,9 @@ class Sized(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MODELS, "small", Small)
-    monkeypatch.setitem(MODELS, "sized", Sized)
+    for models in (MODELS, IMAGE_MODELS):
+        monkeypatch.setitem(models, "small", Small)
+        monkeypatch.setitem(models, "sized", Sized)
 
 
 @pytest.fixture
@@ -329,14 +330,15 @@ def test_images_that_are_not_square_have_no_size(monkeypatch: pytest.MonkeyPatch
     assert prepared_model(defined({"name": "sized"})).head.weight.shape == (CLASSES, 2)
 
 
-def test_graphs_and_images_are_not_mixed_up(images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="mlp is a model of graphs, rows needs one of images: take another model"):
+def test_graphs_and_images_are_not_mixed_up(images: Images) -> None:
+    with pytest.raises(ValueError, match=r"rows needs a model of images, mlp is none: there are resnet, "):
         prepared_model(defined({"name": "mlp"}))
-    monkeypatch.undo()
-    monkeypatch.setitem(MODELS, "sized", Sized)
-    table = {"title": "x", "data": {"name": "digits"}, "model": {"name": "sized"}}
-    with pytest.raises(ValueError, match="sized is a model of images, digits needs one of graphs: take another model"):
-        prepared_model(experiment.from_table("digits/sized", table, "here"))
+
+
+def test_images_and_graphs_are_not_mixed_up() -> None:
+    table = {"title": "x", "data": {"name": "digits"}, "model": {"name": "resnet"}}
+    with pytest.raises(ValueError, match=r"digits needs a model of graphs, resnet is none: there are cheb, "):
+        prepared_model(experiment.from_table("digits/resnet", table, "here"))
 
 
 def asked_for(definition: Experiment, data: Any) -> Any:

@@ -111,3 +111,10 @@ def test_a_rate_can_be_that_of_the_others() -> None:
 def test_rates_that_fit_no_parameter_or_two_fit(lr_of: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         groups_of(Train(lr_of=lr_of))
+
+
+def test_a_model_whose_first_layer_has_another_name() -> None:
+    with pytest.raises(
+        ValueError, match=r"train\.decay is 'first', which no parameter of CifarResNet is: take another"
+    ):
+        optimizer_of(MODELS["resnet"](3, 10, depth=8), Train(decay="first"))
