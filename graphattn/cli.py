@@ -43,6 +43,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change the definition, e.g. --set train.lr=0.01 --set model.heads=4."),
 ]
+Preset = Annotated[
+    str | None, typer.Option(help="One of the definition's presets, e.g. short: another protocol, with its own record.")
+]
 Runs = Annotated[Path, typer.Option(help="Folder for checkpoints, curves and results of the runs.")]
 
 
@@ -52,7 +55,7 @@ def list_experiments() -> None:
     from graphattn import report
 
     with _clear_errors():
-        console.print(report.overview([experiment.load(name) for name in experiment.names()]))
+        console.print(report.overview(experiment.all_of(experiment.names())))
 
 
 @app.command()
@@ -61,6 +64,7 @@ def run(
     seeds: Annotated[int | None, typer.Option(min=1, help="How many seeds, from 0; default: the definition's.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU where there is one.")] = "auto",
     data: DataFolder = None,
+    preset: Preset = None,
     set_: Overrides = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Seeds side by side; default: one a core (one on a GPU).")
@@ -92,7 +96,7 @@ def run(
     torchrun, each seed is trained by all ranks together, which share every batch.
     """
     with _clear_errors():
-        definition = experiment.load(name, set_ or [])
+        definition = experiment.load(name, set_ or [], preset)
         if (record or extend) and set_:
             raise ValueError("--record and --extend are for the definition as it stands: leave out --set, or change it")
         if extend and fresh:
@@ -124,6 +128,7 @@ def report(
     names: Annotated[list[str] | None, typer.Argument(help="Experiments to draw; default: only the tables.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for pictures and the HTML page.")] = Path("report"),
     data: DataFolder = None,
+    preset: Preset = None,
     set_: Overrides = None,
     runs: Runs = Path("runs"),
 ) -> None:
@@ -140,7 +145,7 @@ def report(
             path = reports.write_results(experiment.FOLDER)
             console.print(f"wrote {path}")
             return
-        definitions = [experiment.load(name, set_ or []) for name in names]
+        definitions = [experiment.load(name, set_ or [], preset) for name in names]
         page = reports.write_page(definitions, runs, out, data)
         console.print(f"wrote {page}")
 
@@ -305,7 +310,7 @@ def _run(
         outcomes = run_seeds(jobs, workers)
     finished = []
     with _progress() as progress:
-        bar = progress.add_task(definition.name, total=len(jobs), note="")
+        bar = progress.add_task(definition.label, total=len(jobs), note="")
         for done in outcomes:
             finished.append(done)
             if done.error:
@@ -326,13 +331,13 @@ def _recorded(definition: Experiment) -> dict[str, Any]:
     Raises:
         ValueError: there is none, or the definition has changed since.
     """
-    result = experiment.recorded(definition.name)
+    result = experiment.recorded(definition.name, definition.preset)
     if result is None:
-        raise ValueError(f"--extend: {definition.name} has no record yet; leave it out")
-    before = experiment.from_table(definition.name, result["definition"], f"the record of {definition.name}")
+        raise ValueError(f"--extend: {definition.label} has no record yet; leave it out")
+    before = experiment.from_table(definition.name, result["definition"], f"the record of {definition.label}")
     if before.key() != definition.key():
         raise ValueError(
-            f"--extend: the definition of {definition.name} has changed since it was recorded; leave it out"
+            f"--extend: the definition of {definition.label} has changed since it was recorded; leave it out"
         )
     return result
 
@@ -342,7 +347,7 @@ def _record(definition: Experiment, result: dict[str, Any]) -> None:
 
     if result["failed"]:
         raise ValueError(f"not recorded: seeds {', '.join(result['failed'])} failed; repeat the command first")
-    before = experiment.recorded(definition.name)
+    before = experiment.recorded(definition.name, definition.preset)
     if before and len(before["seeds"]) > len(result["seeds"]):
         raise ValueError(
             f"not recorded: the record has {len(before['seeds'])} seeds, this run {len(result['seeds'])}; run as "
@@ -353,8 +358,9 @@ def _record(definition: Experiment, result: dict[str, Any]) -> None:
     if source.resolve() != (folder / "definition.toml").resolve():
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "definition.toml").write_bytes(source.read_bytes())
-    experiment.save(result, folder / "result.json")
-    console.print(f"recorded in {folder / 'result.json'}; {report.write_results(experiment.FOLDER)} is up to date")
+    path = folder / experiment.result_name(definition.preset)
+    experiment.save(result, path)
+    console.print(f"recorded in {path}; {report.write_results(experiment.FOLDER)} is up to date")
 
 
 def _progress() -> Progress:

@@ -5,6 +5,7 @@
     [readout]  on labelled graphs, how a graph is made of its nodes
     [labels]  known labels among the inputs  [correct_and_smooth]  what is done with the predictions in the end
     [paper]  the published number, if any
+    [presets.NAME.train], ...  what else the definition may be run as: entries that take the place of those above
 
 An unknown key or value is an error. Definitions lie in `experiments/<name>/definition.toml`; `cora/gat` is a name.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import math
 import os
 import sys
 import typing
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graphattn.models import MODELS
+from graphattn.recipe import Train
 from graphattn.record import one_of, record, typed
 
 if sys.version_info >= (3, 11):
@@ -31,8 +32,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-# Entries that definitions got after results were recorded, and their defaults.
-_LATER = {"batch": None, "neighbors": None, "reorder": False, "recompute": False}
+# Entries that definitions got after results were recorded, and their defaults: all of [train] but the first ones.
+_FIRST = ("lr", "weight_decay", "decay", "epochs", "stop", "patience", "precision")
+_LATER = {"reorder": False, "standardise": False} | {k: v for k, v in asdict(Train()).items() if k not in _FIRST}
 
 FOLDER = Path("experiments")  # of the working directory: a checkout's own, else made by the first recorded run
 _PACKAGE = Path(__file__).resolve().parent
@@ -48,6 +50,7 @@ class Data:
     row_normalise: bool | None = None
     dense: bool = False
     reorder: bool = False
+    standardise: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,42 +110,6 @@ class CorrectAndSmooth:
 
 
 @dataclass(frozen=True)
-class Train:
-    """Adam, and when it ends.
-
-    batch is so many graphs a step, on sets of graphs. With `neighbors`, so many of them drawn hop by hop (-1: all),
-    batch counts the nodes whose neighbours are drawn. Without either, one graph is trained on as a whole.
-
-    With `recompute`, what the layers compute inside is not kept for the backward pass but computed again there: slower
-    by a forward pass, and only each layer's input is held.
-
-    weight_decay is the L2 penalty added to the gradient (Adam's), on `decay`: all parameters, the weights without
-    biases, or the parameters of the first layer. `stop` is a rule of `training.stopping`.
-    """
-
-    lr: float = 0.01
-    weight_decay: float = 5e-4
-    decay: Literal["all", "weights", "first"] = "weights"
-    epochs: int = 200
-    stop: Literal["none", "gat", "window", "second-half", "patience", "best-score"] = "none"
-    patience: int = 100
-    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
-    batch: int | None = None
-    neighbors: tuple[int, ...] | None = None
-    recompute: bool = False
-
-    def __post_init__(self) -> None:
-        if self.batch is not None and self.batch < 1:
-            raise ValueError(f"batch is {self.batch}, needed at least 1")
-        if self.neighbors is not None and (not self.neighbors or min(self.neighbors) < -1):
-            raise ValueError(f"neighbors is {list(self.neighbors)}, needed a number for each hop, or -1 for all")
-        for name, least in (("lr", 0.0), ("weight_decay", 0.0), ("epochs", 0), ("patience", 1)):
-            value = getattr(self, name)
-            if not math.isfinite(value) or value < least:
-                raise ValueError(f"{name} is {value}, needed a finite number of at least {least}")
-
-
-@dataclass(frozen=True)
 class Run:
     seeds: int = 10
 
@@ -173,6 +140,12 @@ class Experiment:
     correct_and_smooth: CorrectAndSmooth | None = None
     paper: Paper | None = None
     note: str = ""  # printed under the table: what was tried where the paper's number is not met
+    preset: str | None = None  # which of its presets it is; None: as it stands
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables."""
+        return self.name if self.preset is None else f"{self.name}, {self.preset}"
 
     def key(self) -> str:
         """Eight hex digits that change with anything that changes a seed's numbers."""
@@ -184,6 +157,7 @@ class Experiment:
 
 
 _OPTIONAL: dict[str, type] = {"readout": Readout, "labels": Labels, "correct_and_smooth": CorrectAndSmooth}
+_CHANGEABLE = ("data", "model", "train", "run", *_OPTIONAL)
 
 
 def _lasting(part: Data | Model | Train) -> dict[str, Any]:
@@ -199,24 +173,40 @@ def names() -> list[str]:
     return sorted(found)
 
 
-def load(name: str, overrides: Iterable[str] = ()) -> Experiment:
-    """The experiment called `name`, with overrides such as "train.lr=0.01" or "model.heads=4" put in.
+def load(name: str, overrides: Iterable[str] = (), preset: str | None = None) -> Experiment:
+    """The experiment called `name`, or one of its presets, with overrides such as "train.lr=0.01" or "model.heads=4"
+    put in.
 
     Raises:
-        ValueError: an unknown experiment, key or value.
+        ValueError: an unknown experiment, preset, key or value.
     """
-    return read(name, definition(name), overrides)
+    return read(name, definition(name), overrides, preset)
 
 
-def read(name: str, path: Path, overrides: Iterable[str] = ()) -> Experiment:
+def read(name: str, path: Path, overrides: Iterable[str] = (), preset: str | None = None) -> Experiment:
     """The experiment that the file at `path` defines."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path} is no valid TOML: {error}") from error
+    table = _toml(path)
+    if "preset" in table:
+        raise ValueError(f"unknown key in {path}: 'preset': a preset is a table [presets.NAME.train]")
+    presets = _presets(table, path)
+    if preset is not None:
+        if not presets:
+            raise ValueError(f"{name} has no presets, asked for {preset!r}: leave out --preset")
+        _put_in(table, presets[one_of(preset, presets, f"preset of {name}:")], f"{path}, [presets.{preset}]")
+        table["preset"] = preset
     for override in overrides:
         _override(table, override)
     return from_table(name, table, str(path))
+
+
+def presets_of(path: Path) -> list[str]:
+    """The presets of the definition at `path`."""
+    return list(_presets(_toml(path), path))
+
+
+def all_of(names: Iterable[str]) -> list[Experiment]:
+    """Each experiment as it stands, and after it each of its presets."""
+    return [load(name, preset=preset) for name in names for preset in (None, *presets_of(definition(name)))]
 
 
 def definition(name: str) -> Path:
@@ -237,9 +227,14 @@ def from_table(name: str, table: Mapping[str, Any], where: str) -> Experiment:
     return record(Experiment, table, where, **ready)
 
 
-def recorded(name: str) -> dict[str, Any] | None:
+def result_name(preset: str | None) -> str:
+    """The file beside the definition that holds the result."""
+    return "result.json" if preset is None else f"result-{preset}.json"
+
+
+def recorded(name: str, preset: str | None = None) -> dict[str, Any] | None:
     """The result recorded beside the definition, if there is one."""
-    path = definition(name).with_name("result.json")
+    path = definition(name).with_name(result_name(preset))
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -249,6 +244,40 @@ def save(result: Mapping[str, Any], path: Path) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} is no valid TOML: {error}") from error
+
+
+def _presets(table: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Taken out of the table."""
+    found = table.pop("presets", {})
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path}: presets is {found!r}, needed tables [presets.NAME.train]")
+    for name in found:
+        if not name.replace("-", "").isalnum():  # it becomes part of a file's name
+            raise ValueError(f"{path}: preset {name!r}, needed letters, digits and hyphens")
+    return dict(found)
+
+
+def _put_in(table: dict[str, Any], preset: Any, where: str) -> None:
+    """Entries of the preset take the place of the definition's, whose published number and note are not of it."""
+    table.pop("paper", None)
+    table.pop("note", None)
+    if not isinstance(preset, Mapping):
+        raise ValueError(f"{where}: found {preset!r}, needed a table")
+    for section, entries in preset.items():
+        one_of(section, (*_CHANGEABLE, "paper", "note"), f"section in {where}:")
+        if section == "note":
+            table["note"] = entries
+        elif not isinstance(entries, Mapping):
+            raise ValueError(f"{where}: {section} is {entries!r}, needed a table")
+        else:
+            table[section] = {**table.get(section, {}), **entries}
 
 
 def _model(table: Any, where: str) -> Model:
@@ -285,5 +314,5 @@ def _override(table: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()  # a bare word is a string
-    one_of(section, ("data", "model", "train", "run", *_OPTIONAL), f"section in --set {override!r}:")
+    one_of(section, _CHANGEABLE, f"section in --set {override!r}:")
     table.setdefault(section, {})[entry] = value

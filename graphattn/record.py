@@ -36,7 +36,9 @@ def record(kind: type[_Record], table: Any, where: str, **ready: Any) -> _Record
 
 
 def typed(value: Any, hint: Any, where: str) -> Any:
-    """`value` if it is of the type `hint` (an int will do for a float, a list for a tuple); else a ValueError."""
+    """`value` if it is of the type `hint` (an int will do for a float, a list for a tuple; a table's keys are strings);
+    else a ValueError.
+    """
     origin = typing.get_origin(hint)
     if origin is Literal:
         return one_of(value, typing.get_args(hint), f"value for {where}:")
@@ -52,6 +54,10 @@ def typed(value: Any, hint: Any, where: str) -> Any:
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} is {value!r}, needed a list")
         return tuple(typed(item, typing.get_args(hint)[0], where) for item in value)
+    if origin is Mapping:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where} is {value!r}, needed a table")
+        return {key: typed(item, typing.get_args(hint)[1], f"{where}.{key}") for key, item in value.items()}
     if float in kinds and type(value) is int:
         return float(value)
     if type(value) not in kinds:

@@ -422,6 +422,36 @@ def test_record_writes_beside_the_definition(tiny: Path, here: Path) -> None:
     assert "recorded in experiments/digits/tiny/result.json" in words(result.stdout)
 
 
+def test_a_preset_is_run_and_recorded_beside(tiny: Path, here: Path) -> None:
+    text = TINY + "[presets.short.train]\nepochs = 1\n[presets.short.run]\nseeds = 1\n"
+    (tiny / "definition.toml").write_text(text, encoding="utf-8")
+    result = invoke("run", "digits/tiny", "--preset", "short", "--record")
+    assert result.exit_code == 0, result.output
+    assert "digits/tiny, short" in result.stdout
+    assert {path.name for path in tiny.iterdir()} == {"definition.toml", "result-short.json"}
+    short = read(tiny / "result-short.json")
+    assert short["definition"]["preset"] == "short" and short["result"]["epochs"]["mean"] == 1
+    assert (tiny / "definition.toml").read_text(encoding="utf-8") == text
+    assert invoke("run", "digits/tiny", "--record").exit_code == 0
+    assert read(tiny / "result-short.json") == short
+    assert read(tiny / "result.json")["result"]["epochs"]["mean"] == 2
+
+    again = invoke("run", "digits/tiny", "--preset", "short", "--record", "--extend", "--seeds", "2", "--runs", "other")
+    assert again.exit_code == 0, again.output
+    assert read(tiny / "result-short.json")["seeds"][0] == short["seeds"][0], "its record grows"
+    table = (here / "experiments" / "RESULTS.md").read_text(encoding="utf-8")
+    assert "| digits/tiny, short | " in table and "| digits/tiny | " in table
+    assert "digits/tiny, short" in invoke("list").stdout
+    assert invoke("report", "digits/tiny", "--preset", "short", "--runs", "other").exit_code == 0
+    assert "<td>digits/tiny, short</td>" in (here / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_unknown_preset(tiny: Path) -> None:
+    assert refused("run", "digits/tiny", "--preset", "short") == (
+        "digits/tiny has no presets, asked for 'short': leave out --preset"
+    )
+
+
 def test_a_record_grows(tiny: Path, here: Path) -> None:
     assert invoke("run", "digits/tiny", "--seeds", "1", "--record", "--runs", "first").exit_code == 0
     path = tiny / "result.json"

@@ -55,6 +55,9 @@ def small(write: Callable[..., Path]) -> Experiment:
     return experiment.load("digits/small")
 
 
+ALL = [(entry.name, entry.preset) for entry in experiment.all_of(SHIPPED)]
+
+
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_definition_is_sound(name: str) -> None:
     definition = experiment.load(name)
@@ -69,10 +72,11 @@ def test_every_definition_is_sound(name: str) -> None:
         assert f"{definition.paper.mean}" in opening, "and with the number to expect"
 
 
-@pytest.mark.parametrize("name", [name for name in SHIPPED if experiment.recorded(name)])
-def test_what_was_recorded_is_what_is_defined(name: str) -> None:
-    definition, result = experiment.load(name), experiment.recorded(name)
-    assert experiment.from_table(name, result["definition"], "result.json").key() == definition.key()
+@pytest.mark.parametrize(("name", "preset"), [entry for entry in ALL if experiment.recorded(*entry)])
+def test_what_was_recorded_is_what_is_defined(name: str, preset: str | None) -> None:
+    definition, result = experiment.load(name, preset=preset), experiment.recorded(name, preset)
+    found = experiment.from_table(name, result["definition"], "result.json")
+    assert (found.key(), found.preset) == (definition.key(), preset)
     recorded = [row["seed"] for row in result["seeds"]]  # all, or the first ones: a record may grow
     assert recorded and recorded == list(range(definition.run.seeds))[: len(recorded)]
     assert not result["failed"]
@@ -249,6 +253,83 @@ def test_a_wrong_override(small: Experiment, override: str, message: str) -> Non
         experiment.load("digits/small", [override])
 
 
+PRESETS = """
+[presets.short.train]
+epochs = 3
+stop = "last"
+[presets.short.model]
+heads = 2
+[presets.short.run]
+seeds = 1
+[presets.other]
+note = "another note"
+paper = {mean = 50, source = "table 3"}
+"""
+
+
+def test_a_preset_takes_the_place_of_some_entries(write: Callable[..., Path]) -> None:
+    write(TEXT + PRESETS)
+    small, short = experiment.load("digits/small"), experiment.load("digits/small", preset="short")
+    assert (small.train.epochs, small.label, small.preset) == (7, "digits/small", None)
+    assert short == replace(
+        small,
+        preset="short",
+        model=experiment.Model("gat", {"heads": 2, "dropout": 0.0}),
+        train=experiment.Train(epochs=3, stop="last"),
+        run=experiment.Run(1),
+        paper=None,
+        note="",
+    ), "the published number and the note are not of it"
+    assert short.label == "digits/small, short"
+    assert short.key() != small.key()
+    other = experiment.load("digits/small", preset="other")
+    assert (other.note, other.paper) == ("another note", Paper(50.0, "table 3"))
+    assert other.key() == small.key(), "it is trained the same way"
+    assert experiment.all_of(["digits/small"]) == [small, short, other]
+
+
+def test_overrides_come_after_the_preset(write: Callable[..., Path]) -> None:
+    write(TEXT + PRESETS)
+    assert experiment.load("digits/small", ["train.epochs=4"], "short").train == experiment.Train(epochs=4, stop="last")
+
+
+def test_a_preset_goes_through_json(write: Callable[..., Path]) -> None:
+    write(TEXT + PRESETS)
+    short = experiment.load("digits/small", preset="short")
+    assert experiment.from_table("digits/small", json.loads(json.dumps(asdict(short))), "here") == short
+
+
+@pytest.mark.parametrize(
+    ("text", "preset", "message"),
+    [
+        ("", "short", "digits/small has no presets, asked for 'short': leave out --preset"),
+        (PRESETS, "shrt", "unknown preset of digits/small: 'shrt': did you mean 'short'? there are short, other"),
+        (
+            PRESETS.replace("[presets.short.train]", "[presets.short.trian]"),
+            "short",
+            "section in PATH, [presets.short]:",
+        ),
+        (PRESETS.replace("epochs = 3", "epoch = 3"), "short", "unknown key in PATH, [train]: 'epoch'"),
+        ("[presets.short]\ntrain = 3", "short", "PATH, [presets.short]: train is 3, needed a table"),
+        ("[presets]\nshort = 3", "short", "PATH, [presets.short]: found 3, needed a table"),
+        ('[presets."../x".train]\nepochs = 3', None, "PATH: preset '../x', needed letters, digits and hyphens"),
+    ],
+)
+def test_a_wrong_preset(write: Callable[..., Path], text: str, preset: str | None, message: str) -> None:
+    path = write(TEXT + text).relative_to(Path.cwd())
+    with pytest.raises(ValueError, match=re.escape(message.replace("PATH", str(path)))):
+        experiment.load("digits/small", preset=preset)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("presets = 3", "presets is 3, needed tables"), ('preset = "x"', "'preset'")]
+)
+def test_presets_are_tables(write: Callable[..., Path], line: str, message: str) -> None:
+    write(f"{line}\n{TEXT}")
+    with pytest.raises(ValueError, match=message):
+        experiment.load("digits/small")
+
+
 CHANGES = ("data.split=random", "data.reorder=true", "model.heads=2", "train.lr=0.5", "train.recompute=true")
 
 
@@ -284,13 +365,20 @@ def test_the_key_is_the_same_for_ever() -> None:
     assert old.key() == "93a6fc2f"
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_json_gives_the_definition_back(name: str) -> None:
-    definition = experiment.load(name)
+@pytest.mark.parametrize(("name", "preset"), ALL)
+def test_json_gives_the_definition_back(name: str, preset: str | None) -> None:
+    definition = experiment.load(name, preset=preset)
     written = json.loads(json.dumps(asdict(definition)))
     again = experiment.from_table(name, written, "result.json")
     assert again == definition
     assert again.key() == definition.key()
+
+
+def test_a_presets_record_lies_beside(small: Experiment, tmp_path: Path) -> None:
+    folder = tmp_path / "experiments" / "digits" / "small"
+    experiment.save({"seeds": [1, 2]}, folder / "result-short.json")
+    assert experiment.recorded("digits/small") is None
+    assert experiment.recorded("digits/small", "short") == {"seeds": [1, 2]}
 
 
 def test_recorded(small: Experiment, tmp_path: Path) -> None:

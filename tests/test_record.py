@@ -54,6 +54,7 @@ def test_fields_made_by_the_caller_are_not_keys() -> None:
         ("sizes", [], ()),
         ("sizes", (4, 5), (4, 5)),
         ("mark", 7, 7),
+        ("made", {"a": 1}, {"a": 1}),
     ],
 )
 def test_a_value_becomes_its_type(key: str, value: Any, read: Any) -> None:
@@ -73,6 +74,8 @@ def test_a_value_becomes_its_type(key: str, value: Any, read: Any) -> None:
         ("boards", None, "boards is None, needed int"),
         ("open", 1, "open is 1, needed bool"),
         ("depth", "deep", "depth is 'deep', needed float"),
+        ("made", 3, "made is 3, needed a table"),
+        ("made", {"a": "b"}, "made.a is 'b', needed int"),
         ("sizes", 3, "sizes is 3, needed a list"),
         ("sizes", "12", "sizes is '12', needed a list"),
         ("sizes", [1, "2"], "sizes is '2', needed int"),

@@ -28,7 +28,7 @@ ROWS = [
     ["ops"],
     ["topology", "layer_dags"],
     ["graph"],
-    ["native", "record"],
+    ["native", "recipe", "record"],
 ]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
@@ -131,7 +131,7 @@ def test_results_table_follows_from_the_records(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.chdir(tmp_path)
     for path in (ROOT / "experiments").rglob("*"):
-        if path.name in ("definition.toml", "result.json") or path.suffix == ".csv" or path.name == "notes.md":
+        if path.suffix in (".toml", ".json", ".csv") or path.name == "notes.md":
             copy = tmp_path / path.relative_to(ROOT)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(path.read_bytes())

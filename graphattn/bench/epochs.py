@@ -20,7 +20,7 @@ from torch_geometric.nn import GATConv as PyGGATConv
 from graphattn import data, experiment, ops
 from graphattn.bench.case import Case, Entry
 from graphattn.conv import GATConv
-from graphattn.data import GraphSet, NodeData
+from graphattn.data import GraphSet, Images, NodeData
 from graphattn.experiment import Experiment
 from graphattn.models import MODELS
 from graphattn.training import MultiLabelNodes, NodeClassification, Task, captured
@@ -62,8 +62,9 @@ class EpochCase(Case):
     def build(self, contestant: str, device: str) -> Entry:
         sparse = self.bag_of_words and contestant in ("graphattn", "graphattn captured")
         dense = self.one_graph and not sparse
-        loaded = data.load(self.data_set, dense=dense, folder=self.data_folder).to(device)
-        return _Epoch(loaded, experiment.load(f"{self.data_set}/gat"), contestant)
+        loaded = data.load(self.data_set, dense=dense, folder=self.data_folder)
+        assert not isinstance(loaded, Images)
+        return _Epoch(loaded.to(device), experiment.load(f"{self.data_set}/gat"), contestant)
 
 
 class EpochEntry(Entry):

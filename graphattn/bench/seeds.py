@@ -15,7 +15,7 @@ from graphattn.data import NodeData
 from graphattn.experiment import Experiment
 from graphattn.models import MODELS
 from graphattn.training import NodeClassification, stacked
-from graphattn.training.runs import adam
+from graphattn.training.optimizers import optimizer_of
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class _Seeds(EpochEntry):
             self._models = [stacked(models, [loaded] * seeds, definition)[0]]
         for model in self._models:
             model.to(loaded.y.device)
-        self._optimizers: list[Any] = [adam(getattr(model, "net", model), definition.train) for model in self._models]
+        self._optimizers: list[Any] = [
+            optimizer_of(getattr(model, "net", model), definition.train) for model in self._models
+        ]
 
         def make_graph() -> list[Any]:
             own = replace(loaded, edge_index=loaded.edge_index.clone())

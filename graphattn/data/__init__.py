@@ -1,7 +1,8 @@
-"""Data sets: manifests that pin files, readers for their formats, graphs to train on, and mini-batches of them."""
+"""Data sets: manifests that pin files, readers for their formats, graphs and images to train on, and mini-batches."""
 
 from graphattn.data.graph_sets import GraphSet, load_graphs
 from graphattn.data.graphs import NodeData, load_nodes
+from graphattn.data.images import Images, load_images
 from graphattn.data.loading import load
 from graphattn.data.locality import locality_order
 from graphattn.data.manifest import Manifest, names
@@ -10,12 +11,14 @@ from graphattn.data.neighbor_sampler import NeighborSampler
 
 __all__ = [
     "GraphSet",
+    "Images",
     "Manifest",
     "NeighborLoader",
     "NeighborSampler",
     "NodeData",
     "load",
     "load_graphs",
+    "load_images",
     "load_nodes",
     "locality_order",
     "names",

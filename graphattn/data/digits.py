@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from graphattn.data.manifest import Manifest
-from graphattn.data.raw import RawGraph
+from graphattn.data.raw import Array, RawGraph
 from graphattn.data.splits import split_in_order
 from graphattn.topology import knn
 
@@ -23,6 +23,16 @@ _STRIDE = 997
 
 def read(manifest: Manifest, paths: Mapping[str, Path]) -> RawGraph:
     """The images, their graph and the public split; there are no files to read."""
+    images, labels = pixels(manifest)
+    features = (images / 16).astype(np.float32)
+    graph = knn(torch.from_numpy(features), _NEIGHBOURS)
+    order = torch.from_numpy(mixed(len(labels)))
+    public = split_in_order(order, torch.from_numpy(labels), manifest.splits["public"], f"{manifest.name}, public")
+    return RawGraph(features, graph.senders.numpy(), graph.receivers.numpy(), labels, {"public": (public,)})
+
+
+def pixels(manifest: Manifest) -> tuple[Array, Array]:
+    """The images [1797, 64], of numbers from 0 to 16, and the digits [1797] int64 that they show."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -30,10 +40,9 @@ def read(manifest: Manifest, paths: Mapping[str, Path]) -> RawGraph:
             f"{manifest.name}: the images come with scikit-learn, which is not installed: `pip install scikit-learn`"
         ) from error
     images, target = load_digits(return_X_y=True)
-    features = (images / 16).astype(np.float32)
-    labels = target.astype(np.int64)
-    graph = knn(torch.from_numpy(features), _NEIGHBOURS)
-    # A fixed stride visits the writers evenly and needs no random generator, so this split never changes.
-    order = torch.arange(len(labels)) * _STRIDE % len(labels)
-    public = split_in_order(order, torch.from_numpy(labels), manifest.splits["public"], f"{manifest.name}, public")
-    return RawGraph(features, graph.senders.numpy(), graph.receivers.numpy(), labels, {"public": (public,)})
+    return images, target.astype(np.int64)
+
+
+def mixed(count: int) -> Array:
+    """0 to count - 1 in an order that visits the writers evenly and, of a fixed stride, never changes."""
+    return np.arange(count) * _STRIDE % count

@@ -8,6 +8,7 @@ from graphattn.data import graph_sets
 from graphattn.data import manifest as manifests
 from graphattn.data.graph_sets import GraphSet, load_graphs
 from graphattn.data.graphs import NodeData, load_nodes
+from graphattn.data.images import Images, load_images
 
 
 def load(
@@ -18,18 +19,27 @@ def load(
     row_normalise: bool | None = None,
     dense: bool = False,
     reorder: bool = False,
+    standardise: bool = False,
     folder: Path | None = None,
-) -> NodeData | GraphSet:
-    """Load any data set: `load_nodes` if it is one graph, `load_graphs` if it is a set of graphs.
+) -> NodeData | GraphSet | Images:
+    """Load any data set: `load_nodes` if it is one graph, `load_graphs` if it is a set of graphs, `load_images` if it
+    is one of images.
 
     Raises:
-        ValueError: also `row_normalise`, `dense` or `reorder` for a set of graphs, which are handed out as they are.
+        ValueError: also `row_normalise`, `dense` or `reorder` for a set of graphs or images, and `standardise` for
+            what is no set of images.
     """
-    if manifests.read(name).format not in graph_sets.READERS:
+    manifest = manifests.read(name)
+    if not manifest.of_images and standardise:
+        raise ValueError(f"{name} is no set of images, whose channels are scaled: leave out standardise")
+    if not manifest.of_images and manifest.format not in graph_sets.READERS:
         return load_nodes(
             name, split=split, seed=seed, row_normalise=row_normalise, dense=dense, reorder=reorder, folder=folder
         )
+    kind = "images" if manifest.of_images else "graphs"
     for option, given in (("row_normalise", row_normalise), ("dense", dense), ("reorder", reorder)):
         if given:
-            raise ValueError(f"{name} is a set of graphs, which are handed out as they are: leave out {option}")
+            raise ValueError(f"{name} is a set of {kind}, which are handed out as they are: leave out {option}")
+    if manifest.of_images:
+        return load_images(name, split=split, seed=seed, standardise=standardise, folder=folder)
     return load_graphs(name, split=split, seed=seed, folder=folder)

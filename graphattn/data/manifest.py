@@ -10,7 +10,9 @@
     standardise                           on sets of graphs: mean 0 and variance 1 over the training graphs' nodes
     default_split, [splits.NAME]          the splits there are, with their numbers
     [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes,
-                                          edge_features (0 if absent): checked on loading
+                                          edge_features (0 if absent): checked on loading. Of images: features (numbers
+                                          an image), shape (channels, rows, columns), images (those of the test too),
+                                          tested, classes
     [[files]]                             name, url and a pin
 
 Files are looked for in FOLDER/NAME/ for the folder given (`--data`), then for the environment variable GRAPHATTN_DATA,
@@ -23,6 +25,7 @@ and are else downloaded once into pooch's cache. Wherever a file comes from, it 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -39,7 +42,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like", "tu", "ogbn", "ogbg")
+GRAPH_FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like", "tu", "ogbn", "ogbg")
+IMAGE_FORMATS = ("cifar10", "cifar100", "idx", "digits-images")
+FORMATS = (*GRAPH_FORMATS, *IMAGE_FORMATS)
 
 Score = Literal["accuracy", "roc_auc"]
 
@@ -50,7 +55,7 @@ _FOLDERS = (_PACKAGE / "_packed" / "datasets", _PACKAGE.parent / "datasets")  # 
 @dataclass(frozen=True)
 class Sizes:
     """What a set must have. `edges` counts directed edges, without duplicates and self-loops. `nodes` and `edges` are
-    not checked where absent.
+    not checked where absent. `images`, those `tested` included, and their `shape` are of sets of images alone.
     """
 
     features: int
@@ -59,6 +64,9 @@ class Sizes:
     edges: int | None = None
     graphs: int = 1
     edge_features: int = 0
+    images: int = 0
+    tested: int = 0
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,11 @@ class Manifest:
         if needed not in (None, found):
             shown = "directed edges" if what == "edges" else what
             raise ValueError(f"{self.name}: found {found} {shown}, needed {needed} (the manifest's [sizes])")
+
+    @property
+    def of_images(self) -> bool:
+        """Whether it is a set of images; else it is one of graphs."""
+        return self.format in IMAGE_FORMATS
 
 
 def names() -> list[str]:
@@ -179,6 +192,11 @@ def _manifest(table: dict[str, Any], path: Path) -> Manifest:
         raise ValueError(f"{where}: folder {manifest.folder!r}; needed a plain name")
     one_of(manifest.format, FORMATS, f"format in {where}:")
     one_of(manifest.default_split, splits, f"default_split in {where}:")
+    if manifest.of_images and (len(sizes.shape) != 3 or math.prod(sizes.shape) != sizes.features or sizes.features < 1):
+        raise ValueError(
+            f"{where}, [sizes]: shape is {list(sizes.shape)} and features {sizes.features}, needed channels, rows and "
+            f"columns of an image, and their product"
+        )
     if manifest.tasks and manifest.score != "roc_auc":
         raise ValueError(f"{where}: score is {manifest.score!r}, needed 'roc_auc' for yes-or-no tasks")
     if manifest.score == "roc_auc" and sizes.classes != 2 and not manifest.tasks:
@@ -217,7 +235,7 @@ def _download(manifest: Manifest, file: PinnedFile) -> Path:
     if file.member is None:
         known = f"sha256:{file.sha256}" if file.sha256 else None
         return Path(pooch.retrieve(file.url, known_hash=known, fname=file.name, path=cache, progressbar=True))
-    unzip = pooch.Unzip(members=[file.member])
     archive = Path(file.url).name
-    found = pooch.retrieve(file.url, known_hash=None, fname=archive, path=cache, processor=unzip, progressbar=True)
+    unpack = (pooch.Unzip if archive.endswith(".zip") else pooch.Untar)(members=[file.member])
+    found = pooch.retrieve(file.url, known_hash=None, fname=archive, path=cache, processor=unpack, progressbar=True)
     return next(Path(path) for path in found if Path(path).as_posix().endswith(f"/{file.member}"))

@@ -23,8 +23,8 @@ from graphattn.data.raw import Array
 class PinnedFile:
     """One `[[files]]` table of a manifest: exactly one of the two pins, and `arrays` with the second.
 
-    With `member`, the url is that of a zip and the file is what it holds under that path. An empty url: there is no
-    public address.
+    With `member`, the url is that of a zip or tar archive and the file is what it holds under that path. An empty url:
+    there is no public address.
     """
 
     name: str

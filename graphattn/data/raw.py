@@ -94,3 +94,13 @@ class RawGraphs:
     given: Mapping[str, Sequence[Split]] = field(default_factory=dict)  # splits of the graphs that come with the files
     labels_of: Literal["nodes", "graphs"] = "nodes"
     edge_features: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RawImages:
+    """Images [N, C, H, W] of bytes and the class of each, [N] int64: those to learn from, and those of the test."""
+
+    train: Array
+    train_labels: Array
+    test: Array
+    test_labels: Array

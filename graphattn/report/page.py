@@ -32,12 +32,12 @@ def write_page(definitions: Sequence[Experiment], runs: Path, out: Path, data_fo
     Raises:
         FileNotFoundError: an experiment that was not run here.
     """
-    results = {definition.name: _result(definition, runs) for definition in definitions}
+    results = {definition.label: _result(definition, runs) for definition in definitions}
     figures: dict[str, Figure] = {}
     if any(result["curve"] for result in results.values()):
         figures["learning-curves"] = pictures.learning_curves({n: r for n, r in results.items() if r["curve"]})
     for definition in definitions:
-        figures |= _attention(definition, results[definition.name], runs, data_folder)
+        figures |= _attention(definition, results[definition.label], runs, data_folder)
     out.mkdir(parents=True, exist_ok=True)
     images = [_image(name, figure, out) for name, figure in figures.items()]
     page = out / "report.html"
@@ -77,7 +77,7 @@ def _attention(
     model.eval()
     outputs, attention = inspect(data.x, data.edge_index, data.edge_attr)
     edge_index, weights = attention[0]
-    stem = definition.name.replace("/", "-")
+    stem = definition.label.replace("/", "-").replace(", ", "-")
     figures = {f"{stem}-neighbourhood": pictures.neighbourhood(data, edge_index, weights)}
     if find_spec("sklearn") is None:
         warnings.warn("no t-SNE picture: it needs scikit-learn (pip install scikit-learn)", stacklevel=2)
@@ -97,9 +97,9 @@ def _image(name: str, figure: Figure, out: Path) -> str:
 
 def _html(definitions: Sequence[Experiment], results: dict[str, dict[str, Any]], images: list[str]) -> str:
     rows = "".join(
-        f"<tr><td>{escape(d.name)}</td><td>{escape(d.title)}</td><td>{measured(result)} {SCORES[score(result)]}</td>"
+        f"<tr><td>{escape(d.label)}</td><td>{escape(d.title)}</td><td>{measured(result)} {SCORES[score(result)]}</td>"
         f"<td>{published(d.paper)}</td><td>{len(result['seeds'])}</td></tr>"
-        for d, result in ((d, results[d.name]) for d in definitions)
+        for d, result in ((d, results[d.label]) for d in definitions)
     )
     first = next(iter(results.values()))
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())

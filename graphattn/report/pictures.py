@@ -18,20 +18,25 @@ _MOST_NEIGHBOURS = 16  # more do not stay readable in one picture
 
 
 def learning_curves(results: dict[str, dict[str, Any]]) -> Figure:
-    """Loss and validation score over the epochs of each experiment's first seed."""
+    """Loss and validation score over the epochs of each experiment's first seed; of one without validation data, the
+    training loss and the test score.
+    """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
     measures: list[str] = []
     for (name, result), colour in zip(results.items(), COLOURS * 5, strict=False):
         curve = result["curve"]
-        measure = next(name for name in curve[0] if name.startswith("val_") and name != "val_loss")
-        measures.append(SCORES[measure.removeprefix("val_")])
+        validated = "val_loss" in curve[0]
+        part = "val_" if validated else "test_"
+        measure = next(name for name in curve[0] if name.startswith(part) and name != "val_loss")
+        measures.append(f"{'validation' if validated else 'test'} {SCORES[measure.removeprefix(part)]}")
         epochs = [row["epoch"] for row in curve]
         losses.plot(epochs, [row["train_loss"] for row in curve], color=colour, alpha=0.45, lw=1)
-        losses.plot(epochs, [row["val_loss"] for row in curve], color=colour, label=name)
+        if validated:
+            losses.plot(epochs, [row["val_loss"] for row in curve], color=colour, label=name)
         scores.plot(epochs, [row[measure] for row in curve], color=colour, label=name)
     losses.set(xlabel="epoch", ylabel="cross-entropy", title="validation loss (pale: training)")
-    scores.set(xlabel="epoch", ylabel="%", title=f"validation {' and '.join(dict.fromkeys(measures))}")
+    scores.set(xlabel="epoch", ylabel="%", title=" and ".join(dict.fromkeys(measures)))
     scores.legend(fontsize=8, loc="lower right")
     return figure
 

@@ -9,14 +9,16 @@ from typing import Any
 
 from graphattn import experiment
 from graphattn.experiment import Experiment
-from graphattn.report import speed
+from graphattn.report import image_sets, speed
 from graphattn.report.tables import SCORES, is_ogb, mean_and_spread, measured, parameters, published, score
 
 _HEAD = """# Results
 
 Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy, F1 or
-ROC-AUC in percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on validation data.
-"Not run here" is a definition that is ready to run and has no recorded result yet.
+ROC-AUC in percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on validation data; on
+images the test error, at the last epoch or one chosen on validation data, and beside it the least of all epochs', which
+nothing is chosen by. "Not run here" is a definition that is ready to run and has no recorded result yet. A name after
+a comma is a preset of the definition: another protocol, such as fewer epochs.
 """
 
 
@@ -30,8 +32,13 @@ def write_results(folder: Path) -> Path:
     if not names:
         raise FileNotFoundError(f"no definition.toml below {folder}: run this in a checkout, or after `run --record`")
     parts = [_HEAD]
+    images: list[image_sets.Entry] = []
     for data_set, group in groupby(names, key=lambda name: name.split("/")[0]):
-        parts.append(_table(data_set, [_entry(folder / name, name) for name in group]))
+        entries = [entry for name in group for entry in _entries(folder / name, name)]
+        parts.append(_table(data_set, entries))
+        images += entries if image_sets.of_images(entries[0][0]) else []
+    if images:
+        parts.append(image_sets.side_by_side(images))
     parts += speed.section(folder / "bench")
     path = folder / "RESULTS.md"
     part = path.with_suffix(".md.part")
@@ -40,33 +47,23 @@ def write_results(folder: Path) -> Path:
     return path
 
 
-def _entry(folder: Path, name: str) -> tuple[Experiment, dict[str, Any] | None]:
-    """A recorded experiment is taken from its JSON alone, one that was not run from its definition."""
-    path = folder / "result.json"
-    if not path.exists():
-        return experiment.read(name, folder / "definition.toml"), None
-    result = json.loads(path.read_text(encoding="utf-8"))
-    return experiment.from_table(name, result["definition"], str(path)), result
-
-
-def _table(data_set: str, entries: list[tuple[Experiment, dict[str, Any] | None]]) -> str:
-    counted = any(is_ogb(definition) for definition, _ in entries)
-    scores = {SCORES[score(result)] for _, result in entries if result} or {"score"}
-    lines = [
-        f"## {data_set}\n",
-        f"| experiment | test {' or '.join(sorted(scores))} | paper | difference | seeds | epochs | commit, date |"
-        + (" validation | parameters |" if counted else ""),
-        "|---|---|---|---|---|---|---|" + ("---|---|" if counted else ""),
-    ]
-    notes = []
-    for definition, result in entries:
-        paper = published(definition.paper)
-        if result is None:
-            lines.append(f"| {definition.name} | not run here | {paper} | | | | |" + (" | |" if counted else ""))
+def _entries(folder: Path, name: str) -> list[image_sets.Entry]:
+    """The definition and its presets. A recorded one is taken from its JSON alone, one not run here from the TOML."""
+    found: list[image_sets.Entry] = []
+    for preset in (None, *experiment.presets_of(folder / "definition.toml")):
+        path = folder / experiment.result_name(preset)
+        if path.exists():
+            result = json.loads(path.read_text(encoding="utf-8"))
+            found.append((experiment.from_table(name, result["definition"], str(path)), result))
         else:
-            lines.append(_row(definition, result, paper) + (_rules(result) if counted else ""))
-        if definition.note:
-            notes.append(f"- {definition.name}: {definition.note}")
+            found.append((experiment.read(name, folder / "definition.toml", preset=preset), None))
+    return found
+
+
+def _table(data_set: str, entries: list[image_sets.Entry]) -> str:
+    rows = image_sets.table(entries) if image_sets.of_images(entries[0][0]) else _rows(entries)
+    lines = [f"## {data_set}\n", *rows]
+    notes = [f"- {definition.label}: {definition.note}" for definition, _ in entries if definition.note]
     sources = sorted({definition.paper.source for definition, _ in entries if definition.paper})
     if sources:
         lines.append(f"\nPaper's numbers: {'; '.join(sources)}.")
@@ -74,6 +71,23 @@ def _table(data_set: str, entries: list[tuple[Experiment, dict[str, Any] | None]
     if machines:
         lines.append(f"\nMeasured on: {'; '.join(machines)}.")
     return "\n".join(lines + (["", *notes] if notes else [])) + "\n"
+
+
+def _rows(entries: list[image_sets.Entry]) -> list[str]:
+    counted = any(is_ogb(definition) for definition, _ in entries)
+    scores = {SCORES[score(result)] for _, result in entries if result} or {"score"}
+    lines = [
+        f"| experiment | test {' or '.join(sorted(scores))} | paper | difference | seeds | epochs | commit, date |"
+        + (" validation | parameters |" if counted else ""),
+        "|---|---|---|---|---|---|---|" + ("---|---|" if counted else ""),
+    ]
+    for definition, result in entries:
+        paper = published(definition.paper)
+        if result is None:
+            lines.append(f"| {definition.label} | not run here | {paper} | | | | |" + (" | |" if counted else ""))
+        else:
+            lines.append(_row(definition, result, paper) + (_rules(result) if counted else ""))
+    return lines
 
 
 def _rules(result: dict[str, Any]) -> str:
@@ -88,7 +102,7 @@ def _row(definition: Experiment, result: dict[str, Any], paper: str) -> str:
     difference = f"{mean - definition.paper.mean:+.1f}" if definition.paper else ""
     seeds, wanted = len(result["seeds"]), definition.run.seeds
     return (
-        f"| {definition.name} | {measured(result)} | {paper} | {difference} "
+        f"| {definition.label} | {measured(result)} | {paper} | {difference} "
         f"| {seeds if seeds >= wanted else f'{seeds} of {wanted}'} "
         f"| {spread['epochs']['mean']:.0f} "
         f"| {result['commit'] or ''}, {result['date']} |"

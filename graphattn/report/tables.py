@@ -18,9 +18,9 @@ def overview(definitions: Iterable[Experiment]) -> Table:
     """Every experiment with the published test score and the recorded one."""
     table = Table(Column("experiment", no_wrap=True), "what", "paper, %", "recorded, %", "seeds")
     for definition in definitions:
-        result = recorded(definition.name)
+        result = recorded(definition.name, definition.preset)
         ours, seeds = (measured(result), str(len(result["seeds"]))) if result else ("not run here", "")
-        table.add_row(definition.name, definition.title, published(definition.paper), ours, seeds)
+        table.add_row(definition.label, definition.title, published(definition.paper), ours, seeds)
     return table
 
 
@@ -34,10 +34,10 @@ def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
         spread = result["result"]
         failed = f" ({len(result['failed'])} failed)" if result["failed"] else ""
         table.add_row(
-            definition.name,
+            definition.label,
             measured(result),
             published(definition.paper),
-            f"{spread[f'val_{score(result)}']['mean']:.1f}",
+            f"{spread[validation]['mean']:.1f}" if (validation := f"val_{score(result)}") in spread else "",
             f"{len(result['seeds'])}{failed}",
             f"{spread['epochs']['mean']:.0f}",
             f"{spread['seconds']['mean']:.1f}",
@@ -48,12 +48,13 @@ def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
 
 def data_sets(manifests: Iterable[Manifest]) -> Table:
     """What each set is, its sizes, splits and licence."""
-    table = Table("data set", "what", "nodes", "edges", "features", "classes", "splits", "licence")
+    table = Table("data set", "what", "nodes or images", "edges", "features", "classes", "splits", "licence")
     for manifest in manifests:
         sizes = manifest.sizes
         edges = "" if sizes.edges is None else f"{sizes.edges:,}"
         splits = ", ".join(manifest.splits)
-        nodes = "" if sizes.nodes is None else f"{sizes.nodes:,}"
+        count = sizes.images if manifest.of_images else sizes.nodes
+        nodes = "" if count is None else f"{count:,}"
         row = (nodes, edges, f"{sizes.features:,}", str(sizes.classes), splits, manifest.licence)
         table.add_row(manifest.name, manifest.title, *row)
     return table
@@ -94,9 +95,9 @@ def published(paper: Paper | None) -> str:
     return f"{paper.mean:.1f}" if paper.std is None else f"{paper.mean:.1f} ± {paper.std:.1f}"
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    mean = f"{statistics.fmean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
+def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def _score(measures: Iterable[str]) -> str:

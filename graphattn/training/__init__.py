@@ -1,11 +1,13 @@
 """Training: one loop, its tasks and stopping rules, and runs over many seeds."""
 
 from graphattn.training.adabound import AdaBound, AdaBoundW
+from graphattn.training.asked import task
 from graphattn.training.batched import run_batch, run_batches
 from graphattn.training.captured import captured
 from graphattn.training.fit import Diverged, Outcome, fit
 from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
+from graphattn.training.image_classification import ImageClassification
 from graphattn.training.label_inputs import LabelInputs
 from graphattn.training.layerwise import layerwise
 from graphattn.training.on_ray import run_seeds_on_ray
@@ -18,7 +20,6 @@ from graphattn.training.runs import (
     run_seeds_on_ranks,
     summary,
     take_in,
-    task,
 )
 from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.side_by_side import SideBySide, stacked
@@ -31,6 +32,7 @@ __all__ = [
     "Diverged",
     "Finished",
     "GraphClassification",
+    "ImageClassification",
     "Job",
     "LabelInputs",
     "MultiLabelNodes",

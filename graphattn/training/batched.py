@@ -25,8 +25,9 @@ from graphattn.training.fit import (
     train_epoch,
     write_whole,
 )
+from graphattn.training.optimizers import optimizer_of
 from graphattn.training.provenance import origin
-from graphattn.training.runs import Finished, Job, adam, failure, finish, prepared, run_seed, size
+from graphattn.training.runs import Finished, Job, failure, finish, prepared, run_seed, size
 from graphattn.training.side_by_side import stacked
 
 _ENDED = 1 / 4  # of a batch must have ended before the others go on without them
@@ -100,7 +101,7 @@ class _Batch:
         models, loaded, fabrics = zip(*ready, strict=True)
         self.fabric = fabrics[0]
         self.stack, self.task = stacked(models, loaded, jobs[0].experiment)
-        self.adam: Any = adam(self.stack.net, self.train)
+        self.adam: Any = optimizer_of(self.stack.net, self.train)
         self.model, self.optimizer = self.fabric.setup(self.stack, self.adam)
         if resumed:
             restore(content, self.model, self.optimizer)

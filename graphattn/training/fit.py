@@ -16,6 +16,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from graphattn.training.captured import captured
+from graphattn.training.schedules import set_rate
 from graphattn.training.stopping import Rule
 from graphattn.training.tasks import Task
 
@@ -47,12 +48,14 @@ def fit(
     fabric: Fabric,
     epochs: int,
     folder: Path,
+    rate: Callable[[int], float] | None = None,
     checkpoint_every: float = 10.0,
     cuda_graph: bool = False,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Outcome:
     """Train `model` on `task` and leave the kept parameters in it and in `folder`/best.pt.
 
+    With `rate`, the optimizer's learning rates are multiplied by rate(k) in the run's k-th step, from 0 on.
     Every `checkpoint_every` seconds all that the run needs is written to `folder`/last.pt (whole, then renamed); a
     call that finds this file goes on from there and, on the CPU, ends with the numbers of a run never stopped. A
     model without parameters (`optimizer` None) is only measured. Of several ranks the first writes, and its measures
@@ -61,7 +64,7 @@ def fit(
 
     Raises:
         Diverged: the loss is not finite; says the epoch, the last checkpoint and what to try.
-        ValueError: no epochs for a model with parameters, or steps that cannot be recorded.
+        ValueError: no epochs for a model with parameters, or steps that cannot be recorded: their rates too.
     """
     if optimizer is None:
         model = fabric.setup_module(model)
@@ -75,13 +78,13 @@ def fit(
         content = torch.load(last, map_location=fabric.device, weights_only=True)
         restore(content, model, optimizer)
         course.resume(content)
-    epoch = partial(train_epoch, fabric, model, task, optimizer)
+    epoch = partial(train_epoch, fabric, model, task, optimizer, rate)
     if cuda_graph:
-        epoch = captured(partial(_step, fabric, model, task, optimizer, _only(task)), model, optimizer)  # type: ignore[assignment]
+        epoch = _replayed(fabric, model, task, optimizer, rate)  # type: ignore[assignment]
     saved = time.monotonic()
     while course.epoch < epochs and not course.stopped:
         started = time.perf_counter()
-        loss: Any = fabric.all_reduce(epoch(), reduce_op="mean")
+        loss: Any = fabric.all_reduce(epoch(course.epoch * task.steps), reduce_op="mean")
         row = {"epoch": course.epoch, "train_loss": float(loss)}
         check_finite(row, last, optimizer)
         model.eval()
@@ -115,16 +118,35 @@ class Steps(Protocol):
     def loss(self, model: nn.Module, batch: Any) -> Tensor: ...
 
 
-def train_epoch(fabric: Fabric, model: nn.Module, task: Steps, optimizer: torch.optim.Optimizer) -> Tensor:
-    """A step on each batch; the mean of their losses, [], or [K] if each is that of K models that share nothing."""
-    return torch.stack([_step(fabric, model, task, optimizer, batch) for batch in task.batches()]).mean(0)
+def train_epoch(
+    fabric: Fabric,
+    model: nn.Module,
+    task: Steps,
+    optimizer: torch.optim.Optimizer,
+    rate: Callable[[int], float] | None = None,
+    done: int = 0,
+) -> Tensor:
+    """A step on each batch, after so many that are done; the mean of their losses, [], or [K] if each is that of K
+    models that share nothing.
+    """
+    losses = []
+    for step, batch in enumerate(task.batches(), done):
+        if rate is not None:
+            set_rate(optimizer, rate(step))
+        losses.append(_step(fabric, model, task, optimizer, batch))
+    return torch.stack(losses).mean(0)
 
 
-def _only(task: Task) -> Any:
+def _replayed(
+    fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, rate: Callable[[int], float] | None
+) -> Callable[[int], Tensor]:
     if not task.whole:
         raise ValueError("a step is captured on one batch that never changes, these do: leave out --cuda-graph")
+    if rate is not None:
+        raise ValueError("a step is captured with its rate, which train.schedule changes: leave out --cuda-graph")
     (batch,) = task.batches()
-    return batch
+    replay = captured(partial(_step, fabric, model, task, optimizer, batch), model, optimizer)
+    return lambda done: replay()
 
 
 def _step(fabric: Fabric, model: nn.Module, task: Steps, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
@@ -155,9 +177,11 @@ def check_finite(row: dict[str, float], last: Path, optimizer: torch.optim.Optim
     """
     if math.isfinite(row["train_loss"]):
         return
+    group = optimizer.param_groups[0]
+    lr = group.get("initial_lr", group["lr"])
     raise Diverged(
         f"the training loss is {row['train_loss']} at epoch {row['epoch']}; the last good checkpoint is "
-        f"{last if last.exists() else 'none yet'}. Try a lower train.lr (it is {optimizer.param_groups[0]['lr']}), "
+        f"{last if last.exists() else 'none yet'}. Try a lower train.lr (it is {lr}), "
         f"train.precision=64-true, or ops.use(check_nan=True) to find where it begins"
     )
 
@@ -201,7 +225,8 @@ class Course:
         """An epoch that took so long; `state` gives the parameters as they are, should the rule keep them; `penalty`
         is what the rule is to count on top of the validation loss.
         """
-        keep, self.stopped = self.rule.update(row["val_loss"] + penalty, row[f"val_{score}"])
+        loss, found = (row.get(f"val_{name}", math.nan) for name in ("loss", score))
+        keep, self.stopped = self.rule.update(loss + penalty, found)
         self.history.append(row)
         self.epoch += 1
         self.seconds += seconds

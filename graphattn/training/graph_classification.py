@@ -29,6 +29,10 @@ class GraphClassification:
         self._train = DataLoader(data.train, batch_sampler=Shares(len(data.train), batch))
         self._held_out = {part: list(DataLoader(getattr(data, part), batch_size=batch)) for part in ("val", "test")}
 
+    @property
+    def steps(self) -> int:
+        return len(self._train)
+
     def batches(self) -> Iterator[Batch]:
         """The training graphs, `batch` at a time."""
         return iter(self._train)

@@ -38,6 +38,10 @@ class MultiLabelNodes:
             self._train = NeighborLoader(whole, list(neighbors), batch_sampler=Shares(whole.num_nodes, batch))
         self._held_out = {part: list(DataLoader(getattr(data, part), batch_size=1)) for part in ("val", "test")}
 
+    @property
+    def steps(self) -> int:
+        return len(self._train)
+
     def batches(self) -> Iterator[Data]:
         """The training graphs, or nodes with their neighbours, `batch` at a time."""
         return iter(self._train)

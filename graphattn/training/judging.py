@@ -31,13 +31,12 @@ def answers(y: Tensor) -> int:
 
 
 def measures_of(score: str, found: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """val_loss, and val_<score> and test_<score> in percent, of the logits and labels of "val" and "test"."""
+    """val_loss, and val_<score> and test_<score> in percent, of the logits and labels of "val", if any, and "test"."""
     judge = {"accuracy": accuracy, "roc_auc": roc_auc}[score]
-    numbers = [loss_of(*found["val"]), *(100 * judge(*found[part]) for part in ("val", "test"))]
-    val_loss, *scores = torch.stack([number.double() for number in numbers]).tolist()  # one wait for the GPU, not three
-    return {"val_loss": val_loss} | {
-        f"{part}_{score}": round(x, 4) for part, x in zip(("val", "test"), scores, strict=True)
-    }
+    numbers = {"val_loss": loss_of(*found["val"])} if "val" in found else {}
+    numbers |= {f"{part}_{score}": 100 * judge(*of) for part, of in found.items()}
+    values = torch.stack([number.double() for number in numbers.values()]).tolist()  # one wait for the GPU, not three
+    return {name: x if name == "val_loss" else round(x, 4) for name, x in zip(numbers, values, strict=True)}
 
 
 def accuracy(logits: Tensor, y: Tensor) -> Tensor:

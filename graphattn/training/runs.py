@@ -11,7 +11,6 @@ record can be taken in (`take_in`), so that a record grows over several days and
 from __future__ import annotations
 
 import csv
-import inspect
 import json
 import os
 import threading
@@ -29,20 +28,20 @@ from lightning.fabric import Fabric, seed_everything
 from torch import nn
 
 from graphattn import data
-from graphattn.data import GraphSet, NodeData
-from graphattn.experiment import CorrectAndSmooth, Experiment, Labels, Train, save
-from graphattn.models import MODELS, GraphNetwork, MoleculeEncoder
-from graphattn.models.layered import Layered
+from graphattn.data import GraphSet, Images, NodeData
+from graphattn.experiment import Experiment, save
 from graphattn.training import stopping
+from graphattn.training.asked import task
+from graphattn.training.building import built
 from graphattn.training.fit import Outcome, fit
-from graphattn.training.graph_classification import GraphClassification
-from graphattn.training.graph_tasks import MultiLabelNodes
-from graphattn.training.label_inputs import LabelInputs
+from graphattn.training.image_classification import ImageClassification
+from graphattn.training.optimizers import optimizer_of
 from graphattn.training.provenance import OF_A_SEED, origin, together
-from graphattn.training.ranks import check_same, joined, number
+from graphattn.training.ranks import check_same, joined
 from graphattn.training.sampled import SampledNodeClassification
+from graphattn.training.schedules import schedule
 from graphattn.training.smoothed import smoothed_measures
-from graphattn.training.tasks import NodeClassification, Task
+from graphattn.training.tasks import NodeClassification
 
 CURVE_POINTS = 200  # of the first seed's learning curve, kept in the summary
 
@@ -99,10 +98,11 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     outcome = fit(
         model,
         asked,
-        adam(model, train),
+        optimizer_of(model, train),
         stopping.rule(train.stop, train.patience, train.epochs),
         fabric=fabric,
         epochs=train.epochs,
+        rate=schedule(train, asked.steps),
         folder=job.seed_folder,
         checkpoint_every=job.checkpoint_every,
         cuda_graph=job.cuda_graph,
@@ -111,6 +111,9 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     if smoothing is not None:
         assert isinstance(asked, NodeClassification | SampledNodeClassification)  # `task` has seen to it
         outcome = replace(outcome, measures=smoothed_measures(asked, model, smoothing))
+    if isinstance(asked, ImageClassification):
+        over = asked.over_epochs(outcome.history, outcome.best_epoch)
+        outcome = replace(outcome, measures=outcome.measures | over)
     result = finish(job, outcome, size(model), whence, fabric.is_global_zero)
     fabric.barrier()  # no rank goes on, or ends, before all is written
     return result
@@ -141,119 +144,16 @@ def finish(
     return result
 
 
-def task(
-    loaded: NodeData | GraphSet,
-    train: Train,
-    model: nn.Module,
-    labels: Labels | None = None,
-    smoothing: CorrectAndSmooth | None = None,
-) -> Task:
-    """What the model is asked on such data.
-
-    Raises:
-        ValueError: `batch` without `neighbors` for one graph, or `neighbors` without `batch`; a model that cannot do
-            what is asked; one graph as a whole for several ranks, which would all do the same.
-    """
-    if train.neighbors is not None and train.batch is None:
-        raise ValueError(f"train.neighbors is {train.neighbors} without train.batch, the nodes a step: give both")
-    one_class = isinstance(loaded, NodeData) and loaded.y.dim() == 1
-    if smoothing is not None and train.precision != "32-true":
-        raise ValueError(
-            f"[correct_and_smooth] is computed in 32-true, train.precision is {train.precision}: leave it out"
-        )
-    if smoothing is not None and (not one_class or getattr(model, "uses_labels", False)):
-        raise ValueError(
-            f"[correct_and_smooth] is for predictions of one class a node on one graph, by a model with features: "
-            f"leave it out for {type(model).__name__} on {loaded.name}"
-        )
-    spreads = getattr(model.nodes if isinstance(model, GraphNetwork) else model, "uses_labels", False)
-    if spreads and not one_class:
-        raise ValueError(
-            f"{loaded.name} has no labels to spread: label propagation needs one class a node on one graph; take "
-            f"another model"
-        )
-    elsewhere = isinstance(loaded, GraphSet) or train.batch is not None or getattr(model, "uses_labels", False)
-    if labels is not None and elsewhere:
-        raise ValueError(
-            "[labels] are for a model with features on one graph as a whole: leave the section out, or train.batch"
-        )
-    if isinstance(loaded, GraphSet):
-        if loaded.labels_of == "graphs":
-            if train.neighbors is not None:
-                raise ValueError(f"train.neighbors samples nodes, {loaded.name} has labels of graphs: leave it out")
-            return GraphClassification(loaded, 1 if train.batch is None else train.batch)
-        return MultiLabelNodes(loaded, 1 if train.batch is None else train.batch, train.neighbors)
-    if train.batch is not None and train.neighbors is not None:
-        if not getattr(model, "by_hop", False):
-            raise ValueError(
-                f"{type(model).__name__} cannot be measured layer by layer, as sampled training needs on one graph: "
-                f"leave out train.batch and train.neighbors, or take a model such as gat, gatv2, sage or mlp"
-            )
-        return SampledNodeClassification(loaded, train.batch, train.neighbors)
-    if train.batch is not None:
-        raise ValueError(
-            f"train.batch is {train.batch} without train.neighbors: on one graph, as {loaded.name} is, needed both, to "
-            f"sample, or neither, to train on the whole"
-        )
-    if (ranks := number()[1]) > 1:
-        raise ValueError(
-            f"{loaded.name} as a whole cannot be shared by {ranks} ranks: give train.batch and train.neighbors, or "
-            f"start without torchrun"
-        )
-    return NodeClassification(loaded) if labels is None else LabelInputs(loaded, labels.rate, labels.reuse)
-
-
-def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet, Fabric]:
+def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet | Images, Fabric]:
     """The freshly initialised model, the data on the device, and Fabric, all as the seed has them."""
     seed_everything(job.seed, verbose=False)
     definition = job.experiment
     fabric = joined(job.device, definition.train.precision)
     loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
-    model = _model(definition, loaded)
-    if definition.train.recompute:
-        if job.cuda_graph:
-            raise ValueError(
-                "train.recompute is not for a step that is replayed: leave out --cuda-graph, or set it false"
-            )
-        _recompute(model, definition.model.name)
+    model = built(definition, loaded)
+    if job.cuda_graph and definition.train.recompute:
+        raise ValueError("train.recompute is not for a step that is replayed: leave out --cuda-graph, or set it false")
     return model, loaded, fabric
-
-
-def _recompute(model: nn.Module, name: str) -> None:
-    layers = model.nodes if isinstance(model, GraphNetwork) else model
-    if not isinstance(layers, Layered):
-        raise ValueError(
-            f"train.recompute is for models of one hop a layer, such as gat, sage or mlp, and {name} is none: leave it "
-            f"out"
-        )
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in layers.modules()):
-        raise ValueError(
-            "train.recompute would count each batch twice in the statistics of model.batch_norm: leave one of them out"
-        )
-    layers.recompute = True
-
-
-def _model(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
-    build, options, readout = MODELS[definition.model.name], definition.model.options, definition.readout
-    of_graphs = isinstance(loaded, GraphSet) and loaded.labels_of == "graphs"
-    if of_graphs != (readout is not None):
-        raise ValueError(
-            f"{loaded.name} has labels of {'graphs' if of_graphs else 'nodes'}: "
-            + ("needed a section [readout]" if of_graphs else "leave out the section [readout]")
-        )
-    sees_edges = loaded.num_edge_features > 0 and "edge_dim" in inspect.signature(build).parameters
-    if readout is None:
-        edges = (loaded.num_edge_features,) if sees_edges else ()
-        shown = 0 if definition.labels is None else loaded.num_classes
-        return build(loaded.num_features + shown, loaded.num_classes, *edges, **options)
-    encoder, features, edge_features = None, loaded.num_features, loaded.num_edge_features
-    if isinstance(loaded, GraphSet) and loaded.molecules:
-        encoder = MoleculeEncoder(readout.width, sees_edges)
-        features = edge_features = readout.width
-    nodes = build(features, readout.width, *([edge_features] if sees_edges else []), **options)
-    return GraphNetwork(
-        nodes, readout.width, loaded.num_classes, readout=readout.name, dropout=readout.dropout, encoder=encoder
-    )
 
 
 def run_seeds_on_ranks(jobs: list[Job]) -> Iterator[Finished]:
@@ -349,23 +249,6 @@ def take_in(record: Mapping[str, Any], folder: Path) -> None:
             if row is record["seeds"][0]:
                 _write_csv(record["curve"], done.with_name("metrics.csv"))
             save(about | row, done)
-
-
-def adam(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
-    """Adam with L2 on the parameters that `train.decay` names; None for a model without parameters."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    if not named:
-        return None
-    decayed = {
-        "all": lambda name, p: True,
-        "weights": lambda name, p: not name.endswith("bias"),
-        "first": lambda name, p: name.startswith(("layers.0.", "nodes.layers.0.")),
-    }[train.decay]
-    groups = [
-        {"params": [p for name, p in named if decayed(name, p)], "weight_decay": train.weight_decay},
-        {"params": [p for name, p in named if not decayed(name, p)], "weight_decay": 0.0},
-    ]
-    return torch.optim.Adam([group for group in groups if group["params"]], lr=train.lr, fused=True)
 
 
 def _spread(values: list[float]) -> dict[str, float | None]:

@@ -35,6 +35,10 @@ class SampledNodeClassification:
         shares = Shares(data.train.numel(), batch)
         self._train = NeighborLoader(whole, list(neighbors), input_nodes=data.train, batch_sampler=shares)
 
+    @property
+    def steps(self) -> int:
+        return len(self._train)
+
     def batches(self) -> Iterator[Data]:
         """The training nodes with their neighbours, `batch` at a time."""
         return iter(self._train)

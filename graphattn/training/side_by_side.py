@@ -9,20 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphattn.data import GraphSet, NodeData
+from graphattn.data import GraphSet, Images, NodeData
 from graphattn.experiment import Experiment
 from graphattn.models.stacked import Stacked
-from graphattn.training.runs import task
+from graphattn.training.asked import task
+from graphattn.training.schedules import schedule
 from graphattn.training.tasks import NodeClassification
 
 
 def stacked(
-    models: Sequence[nn.Module], loaded: Sequence[NodeData | GraphSet], experiment: Experiment
+    models: Sequence[nn.Module], loaded: Sequence[NodeData | GraphSet | Images], experiment: Experiment
 ) -> tuple[Stacked, SideBySide]:
     """The models as one, and what they are asked.
 
     Raises:
-        ValueError: models that cannot be stacked, no epochs, or what is no node classification on one graph as a whole.
+        ValueError: models that cannot be stacked, no epochs, another optimizer than Adam, a rate that changes, or what
+            is no node classification on one graph as a whole.
     """
     stack = Stacked(models)
     train, smoothing = experiment.train, experiment.correct_and_smooth
@@ -30,6 +32,11 @@ def stacked(
         raise ValueError("train.epochs is 0, needed at least 1: the models have parameters to train")
     if smoothing is not None:
         raise ValueError("[correct_and_smooth] is for models by themselves: leave out --batch-seeds")
+    if train.optimizer != "adam" or schedule(train, 1) is not None:
+        raise ValueError(
+            f"--batch-seeds trains by Adam at a constant rate, train.optimizer is {train.optimizer!r} and "
+            f"train.schedule {train.schedule!r} with warmup {train.warmup}: leave it out"
+        )
     found = type(task(loaded[0], train, models[0], experiment.labels))
     nodes = [its for its in loaded if isinstance(its, NodeData)]
     if found is not NodeClassification or len(nodes) < len(loaded):

@@ -1,4 +1,4 @@
-"""When training stops, and which epoch's parameters are kept. Both look at validation data only."""
+"""When training stops, and which epoch's parameters are kept. Both look at validation data only, or at nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class Verdict(NamedTuple):
 
 
 class Rule(Protocol):
-    """Sees each epoch's validation loss and score, in order. Its attributes are its whole state.
+    """Sees each epoch's validation loss and score, in order; NaN where nothing validates. Its attributes are its whole
+    state.
 
     A rule that is `penalised` sees the loss with the optimizer's L2 penalty added.
     """
@@ -106,9 +107,17 @@ class BestScore:
         return Verdict(keep, stop=False)
 
 
+@dataclass
+class Last:
+    """Run all epochs; keep the last one. It needs no validation data."""
+
+    def update(self, loss: float, score: float) -> Verdict:
+        return Verdict(keep=True, stop=False)
+
+
 def rule(name: str, patience: int, epochs: int) -> Rule:
     """`none`, `gat`, `window` (Kipf and Welling's), `second-half` (PyG's benchmark: a window, after half), `patience`
-    (Shchur et al.'s) or `best-score` (Platonov et al.'s).
+    (Shchur et al.'s), `best-score` (Platonov et al.'s) or `last`.
     """
     if name == "gat":
         return Gat(patience)
@@ -120,4 +129,6 @@ def rule(name: str, patience: int, epochs: int) -> Rule:
         return Patience(patience)
     if name == "best-score":
         return BestScore()
+    if name == "last":
+        return Last()
     return Never()

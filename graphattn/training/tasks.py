@@ -13,14 +13,17 @@ from graphattn.training.judging import loss_of, measures_of
 
 
 class Task(Protocol):
-    """An epoch takes a step on each of `batches`. `measures` are floats; those named val_loss and, with `score` put in,
-    val_<score> steer the stopping rule. `whole`: each epoch has one batch, always the same.
+    """An epoch takes a step on each of `batches`, `steps` in all. `measures` are floats; those named val_loss and, with
+    `score` put in, val_<score> steer the stopping rule. `whole`: each epoch has one batch, always the same.
     """
 
     whole: ClassVar[bool]
 
     @property
     def score(self) -> str: ...
+
+    @property
+    def steps(self) -> int: ...
 
     def batches(self) -> Iterable[Any]: ...
 
@@ -33,6 +36,7 @@ class NodeClassification:
     """Transductive: every node is seen, the training nodes' labels too. The score, in percent, is the data's own."""
 
     whole: ClassVar[bool] = True
+    steps = 1
 
     def __init__(self, data: NodeData) -> None:
         self.data = data

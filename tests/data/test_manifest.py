@@ -19,11 +19,15 @@ NAMES = [
     "actor",
     "amazon-computers",
     "chameleon-filtered",
+    "cifar10",
+    "cifar100",
     "citeseer",
     "coauthor-physics",
     "cora",
     "digits",
+    "digits-images",
     "enzymes",
+    "fashion-mnist",
     "minesweeper",
     "ogbg-molhiv",
     "ogbn-arxiv",
@@ -36,8 +40,8 @@ NAMES = [
     "squirrel-filtered",
     "tolokers",
 ]
-BY_BYTES = ("planetoid", "ppi", "tu", "ogbn", "ogbg")
-UNSEEN = ("ogbn", "ogbg")  # no file of these was at hand
+BY_BYTES = ("planetoid", "ppi", "tu", "ogbn", "ogbg", "cifar10", "cifar100", "idx")
+UNSEEN = ("ogbn", "ogbg", "cifar100")  # no file of these was at hand
 
 
 def test_all_sets_are_there() -> None:
@@ -49,14 +53,14 @@ def test_manifest_is_complete(name: str) -> None:
     found = manifest.read(name)
     assert found.name == name
     assert all([found.title, found.licence, found.citation, found.source])
-    assert found.sizes.edges or found.format in UNSEEN
-    assert bool(found.files) == (found.format not in ("digits", "ppi-like"))
+    assert found.sizes.edges or found.sizes.images or found.format in UNSEEN
+    assert bool(found.files) == (found.format not in ("digits", "digits-images", "ppi-like"))
     for file in found.files:
         if name == "ppi-rebuilt":
             assert not file.url, "these files are nowhere to be downloaded from"
         else:
             assert file.url.startswith("https://")
-            assert file.url.endswith("/" + file.name if file.member is None else ".zip")
+            assert file.url.endswith("/" + file.name if file.member is None else (".zip", ".tar.gz"))
         assert (file.sha256 is not None) == (found.format in BY_BYTES), "a pickle is pinned byte for byte"
         assert len(file.pin) == (0 if name == "ppi" or found.format in UNSEEN else 64), "sums that are not known yet"
 
@@ -108,6 +112,11 @@ def test_unknown_name_gives_the_nearest() -> None:
         ({"splits": {"public": {"val": -1}}}, "val is -1, needed a number that is not negative"),
         ({"splits": {"public": 3}}, "found 3, needed a table"),
         ({"sizes": {"nodes": 3}}, "the key 'features' is missing"),
+        ({"format": "idx"}, r"shape is \[\] and features 5, needed channels, rows and columns of an image, and their"),
+        (
+            {"format": "idx", "sizes": {"shape": [1, 2, 3], "features": 5, "classes": 3}},
+            r"shape is \[1, 2, 3\] and features 5",
+        ),
         ({"sizes": {"node": 3}}, "unknown key .*'node': did you mean 'nodes'"),
         ({"files": [{"name": "a", "url": "b"}]}, "needed one of sha256"),
         ({"files": [{"name": "a", "url": "b", "sha256": "", "content_sha256": ""}]}, "needed one of sha256"),

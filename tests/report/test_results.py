@@ -107,7 +107,7 @@ def test_a_recorded_experiment_needs_only_its_json(folder: Path) -> None:
     path = define(folder, "digits/ours", note="a note", paper=PAPER)
     record(folder, "digits/ours", 80.0, 82.0)
     before = write_results(folder).read_bytes()
-    path.write_text("not even TOML", encoding="utf-8")
+    path.write_text(TEXT.format(note="changed since"), encoding="utf-8")
     assert write_results(folder).read_bytes() == before
 
 
@@ -145,9 +145,9 @@ def test_a_definition_recorded_by_another_version_names_its_file(folder: Path) -
     define(folder, "digits/ours")
     path = record(folder, "digits/ours", 80.0)
     result = json.loads(path.read_text())
-    result["definition"]["train"]["momentum"] = 0.9
+    result["definition"]["train"]["spin"] = 0.9
     path.write_text(json.dumps(result))
-    with pytest.raises(ValueError, match=r"digits/ours/result\.json, \[train\]: 'momentum'"):
+    with pytest.raises(ValueError, match=r"digits/ours/result\.json, \[train\]: 'spin'"):
         write_results(folder)
 
 
@@ -171,3 +171,97 @@ def test_ogbs_tables_have_the_validation_score_and_the_parameters(folder: Path) 
     assert "±" in gat.split("|")[-3]
     assert head.count("|") == gat.count("|") == gcn.count("|")
     assert "parameters" not in text.split("## digits")[1].split("## ogbn")[0]
+
+
+IMAGES = """
+title = "Small"
+note = "{note}"
+[data]
+name = "digits-images"
+[model]
+name = "mlp"
+[run]
+seeds = 2
+[presets.short.train]
+epochs = 3
+[presets.long.train]
+epochs = 9
+"""
+IMAGE_PAPER = """
+[paper]
+mean = 91.25
+source = "the paper, table 6"
+"""
+
+
+def define_images(folder: Path, name: str, note: str = "", paper: str = IMAGE_PAPER, data: str = "") -> None:
+    path = folder / name / "definition.toml"
+    path.parent.mkdir(parents=True)
+    text = IMAGES.format(note=note) + paper
+    path.write_text(text.replace("digits-images", data or "digits-images"), encoding="utf-8")
+
+
+def record_images(folder: Path, name: str, preset: str | None, *accuracies: float) -> None:
+    definition = experiment.read(name, folder / name / "definition.toml", preset=preset)
+    seeds = [
+        {"seed": k, "test_accuracy": value, "best_test_accuracy": value + 0.5, "epochs": 20, "seconds": 2.5}
+        for k, value in enumerate(accuracies)
+    ]
+    finished = [Finished(row["seed"], {"parameters": 269722, **row}) for row in seeds]
+    result = summary(definition, finished, folder, "cpu")
+    result |= {"commit": "abc1234", "date": "2026-01-02", "machine": "a machine"}
+    experiment.save(result, folder / name / experiment.result_name(preset))
+
+
+def test_images_have_errors_and_a_row_for_each_preset(folder: Path) -> None:
+    define_images(folder, "digits-images/ours", note="all was tried")
+    record_images(folder, "digits-images/ours", "short", 90.0, 91.0)
+    record_images(folder, "digits-images/ours", None, 92.0)
+    path = write_results(folder)
+    text = path.read_text(encoding="utf-8").split("\n## ")[1]
+    path.write_text(text, encoding="utf-8")
+    when = {"epochs": "20", "parameters": "269,722", "commit, date": "abc1234, 2026-01-02"}
+    assert table_rows(path) == {
+        "digits-images/ours": {
+            "test error": "8.00",
+            "of the best epoch": "7.50",
+            "paper": "8.75",
+            "difference": "-0.75",
+            "seeds": "1 of 2",
+        }
+        | when,
+        "digits-images/ours, short": {
+            "test error": "9.50 ± 0.71",
+            "of the best epoch": "9.00 ± 0.71",
+            "seeds": "2",
+        }
+        | when,
+        "digits-images/ours, long": {"test error": "not run here"},
+    }
+    assert text.count("all was tried") == 1, "the note is of the definition as it stands"
+
+
+def test_image_sets_side_by_side(folder: Path) -> None:
+    define_images(folder, "digits-images/ours")
+    define_images(folder, "fashion-mnist/ours", data="fashion-mnist", paper=IMAGE_PAPER.replace("91.25", "81.46"))
+    define_images(folder, "fashion-mnist/theirs", data="fashion-mnist", paper="")
+    define(folder, "digits/graph")
+    record_images(folder, "fashion-mnist/ours", None, 80.0, 81.0)
+    record_images(folder, "digits-images/ours", "short", 91.0)
+    section = write_results(folder).read_text(encoding="utf-8").split("\n## ")[-1]
+    assert section.startswith("Image sets, side by side\n")
+    assert [line for line in section.splitlines() if line.startswith("|")] == [
+        "| model | digits-images | fashion-mnist |",
+        "|---|---|---|",
+        "| ours | not run here (8.75) | 19.50 ± 0.71 (18.54) |",
+        "| ours, long | not run here | not run here |",
+        "| ours, short | 9.00 | not run here |",
+        "| theirs |  | not run here |",
+        "| theirs, long |  | not run here |",
+        "| theirs, short |  | not run here |",
+    ]
+
+
+def test_no_images_no_such_table(folder: Path) -> None:
+    define(folder, "digits/graph")
+    assert "side by side" not in write_results(folder).read_text(encoding="utf-8")

@@ -29,8 +29,8 @@ from torch import nn
 
 from graphattn import data, experiment
 from graphattn.data import NodeData
-from graphattn.experiment import Experiment, Train
-from graphattn.models import GRAPH_MODELS, MODELS
+from graphattn.experiment import Experiment
+from graphattn.models import MODELS
 from graphattn.models.mlp import MLP
 from graphattn.training import Diverged, Finished, Job, run_seed, run_seeds, runs, summary
 from graphattn.training.provenance import OF_A_SEED, provenance
@@ -173,6 +173,7 @@ def test_data_is_loaded_as_the_definition_says(tmp_path: Path, loads: list[dict[
     definition = short("digits/mlp", "data.split=random", "data.dense=true")
     run_seed(Job(definition, 5, tmp_path, data_folder=tmp_path / "data"))
     options = {"name": "digits", "split": "random", "row_normalise": None, "dense": True, "reorder": False}
+    options |= {"standardise": False}
     assert loads == [{**options, "seed": 5, "folder": tmp_path / "data"}]
 
 
@@ -413,46 +414,6 @@ def test_the_curve_is_that_of_the_first_seed_thinned(tmp_path: Path, epochs: int
     found = summary(short(), [Finished(0, None, "it broke"), Finished(1, result(1, 80.0))], tmp_path, "cpu")
     assert len(kept) <= CURVE_POINTS
     assert found["curve"] == [{"epoch": epoch, "val_loss": round(1 / (epoch + 1), 4)} for epoch in kept]
-
-
-@pytest.mark.parametrize(
-    ("decay", "decayed"),
-    [
-        ("all", {"layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias"}),
-        ("weights", {"layers.0.weight", "layers.1.weight"}),
-        ("first", {"layers.0.weight", "layers.0.bias"}),
-    ],
-)
-def test_weight_decay_falls_on_the_parameters_named(decay: Any, decayed: set[str]) -> None:
-    model = MODELS["mlp"](5, 3)
-    optimizer = runs.adam(model, Train(lr=0.25, weight_decay=0.125, decay=decay))
-    assert type(optimizer) is torch.optim.Adam
-    found = {p: group for group in optimizer.param_groups for p in group["params"]}
-    for name, parameter in model.named_parameters():
-        assert found.pop(parameter)["weight_decay"] == (0.125 if name in decayed else 0.0), name
-    assert not found
-    assert {group["lr"] for group in optimizer.param_groups} == {0.25}
-
-
-def test_parameters_that_are_fixed_are_not_trained() -> None:
-    model = MODELS["mlp"](5, 3)
-    model.layers[1].requires_grad_(False)
-    optimizer = runs.adam(model, Train())
-    assert optimizer is not None
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    assert {id(p) for p in trained} == {id(p) for p in model.layers[0].parameters()}
-
-
-def test_a_model_without_parameters_has_no_optimizer() -> None:
-    assert runs.adam(MODELS["label-propagation"](5, 3), Train()) is None
-
-
-@pytest.mark.parametrize("name", sorted(GRAPH_MODELS.keys() - {"label-propagation", "random"}))
-def test_the_first_layer_of_every_model_is_found(name: str) -> None:
-    """`decay = "first"` goes by the name of the parameter."""
-    optimizer = runs.adam(MODELS[name](5, 3), Train(weight_decay=0.5, decay="first"))
-    assert optimizer is not None
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.5, 0.0]
 
 
 def test_jobs_travel(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from graphattn.training.stopping import BestScore, Gat, Never, Patience, Rule, Window, rule
+from graphattn.training.stopping import BestScore, Gat, Last, Never, Patience, Rule, Window, rule
 
 NAN, INF = float("nan"), float("inf")
 
@@ -106,6 +106,10 @@ def test_best_score(epochs: list[tuple[float, float]], kept: list[int]) -> None:
     assert seen(BestScore(), epochs) == (kept, None)
 
 
+def test_the_last_epoch_is_kept_whatever_is_seen() -> None:
+    assert seen(Last(), [(1.0, 50.0), (NAN, NAN), (9.0, 10.0)]) == ([0, 1, 2], None)
+
+
 @pytest.mark.parametrize("stopping", [Gat(9), Window(9), Never(), Patience(9)], ids=lambda r: type(r).__name__)
 def test_nan_is_not_kept_and_forgets_nothing(stopping: Rule) -> None:
     """An epoch that is better than the one after a NaN is kept only if it is better than all before the NaN too."""
@@ -121,13 +125,14 @@ def test_nan_is_not_kept_and_forgets_nothing(stopping: Rule) -> None:
         ("none", Never()),
         ("patience", Patience(7)),
         ("best-score", BestScore()),
+        ("last", Last()),
     ],
 )
 def test_rules_by_name(name: str, made: Rule) -> None:
     assert rule(name, patience=7, epochs=21) == made
 
 
-@pytest.mark.parametrize("name", ["gat", "window", "second-half", "none", "patience", "best-score"])
+@pytest.mark.parametrize("name", ["gat", "window", "second-half", "none", "patience", "best-score", "last"])
 @pytest.mark.parametrize("cut", range(7))
 def test_its_fields_are_its_whole_state(name: str, cut: int) -> None:
     """As a checkpoint stores and restores it."""

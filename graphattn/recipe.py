@@ -1,0 +1,123 @@
+"""How a model is trained: what a step sees, the optimizer and its rate, and when it ends. The table [train]."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Train:
+    """What is seen in a step:
+
+    batch is so many graphs or images a step, on sets of them. With `neighbors`, so many of them drawn hop by hop (-1:
+    all), batch counts the nodes whose neighbours are drawn. Without either, one graph is trained on as a whole. With
+    `recompute`, what the layers compute inside is not kept for the backward pass but computed again there: slower by a
+    forward pass, and only each layer's input is held.
+
+    On images, `augment` moves and mirrors each (`data.augment`), `label_smoothing` gives so much of a label to all
+    classes alike, `channels_last` lays images and weights out by pixel, `compile` compiles the model.
+
+    How the parameters move: `weight_decay`, times the parameter, is added to the gradient (adamw: taken from the
+    parameter, as torch.optim.AdamW does; adaboundw: see `training.AdaBoundW`), on `decay`: all parameters, the weights
+    without biases, or the parameters of the first layer. `lr_of` names parts of parameters' names, whose rate is
+    another than `lr`. momentum and nesterov are sgd's; final_lr, the rate of sgd that they come to, is that of adabound
+    and its kin.
+
+    The rate at a time is `lr` times what `schedule` says, anew in each step: nothing; `steps`, times `factor` from each
+    of the epochs `milestones` on; `cosine`, down to 0 at the end; `one-cycle`, as torch.optim.lr_scheduler.OneCycleLR
+    with constant momentum. For the first `warmup` epochs, which count among them, it rises linearly, or is `warmup_lr`.
+
+    `stop` is a rule of `training.stopping`.
+    """
+
+    lr: float = 0.01
+    weight_decay: float = 5e-4
+    decay: Literal["all", "weights", "first"] = "weights"
+    epochs: int = 200
+    stop: Literal["none", "gat", "window", "second-half", "patience", "best-score", "last"] = "none"
+    patience: int = 100
+    precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
+    batch: int | None = None
+    neighbors: tuple[int, ...] | None = None
+    recompute: bool = False
+    augment: Literal["none", "crop-flip"] = "none"
+    label_smoothing: float = 0.0
+    channels_last: bool = False
+    compile: bool = False
+    optimizer: Literal["adam", "adamw", "sgd", "adabound", "amsbound", "adaboundw"] = "adam"
+    lr_of: Mapping[str, float] = field(default_factory=dict)
+    momentum: float = 0.0
+    nesterov: bool = False
+    final_lr: float = 0.1
+    schedule: Literal["constant", "steps", "cosine", "one-cycle"] = "constant"
+    milestones: tuple[int, ...] | None = None
+    factor: float = 0.1
+    warmup: int = 0
+    warmup_lr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch is {self.batch}, needed at least 1")
+        if self.neighbors is not None and (not self.neighbors or min(self.neighbors) < -1):
+            raise ValueError(f"neighbors is {list(self.neighbors)}, needed a number for each hop, or -1 for all")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and (not math.isfinite(value) or value < least):
+                raise ValueError(f"{name} is {value}, needed a finite number of at least {least}")
+        for name, rate in self.lr_of.items():
+            if not math.isfinite(rate) or rate < 0:
+                raise ValueError(f"lr_of {name!r} is {rate}, needed a finite number of at least 0.0")
+        if self.label_smoothing > 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}, needed a part of 1")
+        for name, (owner, allowed) in _ONLY_WITH.items():
+            if getattr(self, name) != getattr(Train, name) and getattr(self, owner) not in allowed:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, which {owner} = {getattr(self, owner)!r} does not look at: "
+                    f"leave it out, or take {' or '.join(map(repr, allowed))}"
+                )
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov is true with momentum 0.0, needed a momentum: give one, or leave nesterov out")
+        epochs = self.milestones or ()
+        if (self.schedule == "steps") != bool(epochs) or sorted({0, *epochs}) != [0, *epochs]:
+            raise ValueError(
+                f"milestones is {list(epochs)} with schedule = {self.schedule!r}, needed for 'steps' epochs from 1 on "
+                f"in ascending order, else none"
+            )
+        if self.warmup and self.warmup >= self.epochs:
+            raise ValueError(f"warmup is {self.warmup} of {self.epochs} epochs, needed fewer")
+        if self.stop == "patience" and self.optimizer in ("adamw", "adaboundw"):
+            raise ValueError(
+                f"stop is 'patience', which counts the L2 penalty, whose gradient {self.optimizer} does not follow: "
+                f"take another rule"
+            )
+        if self.warmup_lr is not None and not (self.warmup and self.lr):
+            raise ValueError(
+                f"warmup_lr is {self.warmup_lr} with warmup {self.warmup} and lr {self.lr}, needed epochs that it is "
+                f"for and another rate after them"
+            )
+
+
+_LEAST: dict[str, float] = {
+    "lr": 0.0,
+    "weight_decay": 0.0,
+    "epochs": 0,
+    "patience": 1,
+    "label_smoothing": 0.0,
+    "momentum": 0.0,
+    "final_lr": 0.0,
+    "factor": 0.0,
+    "warmup": 0,
+    "warmup_lr": 0.0,
+}
+
+# Options that say something only where another has one of these values.
+_ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd",)),
+    "nesterov": ("optimizer", ("sgd",)),
+    "final_lr": ("optimizer", ("adabound", "amsbound", "adaboundw")),
+    "factor": ("schedule", ("steps",)),
+    "warmup": ("schedule", ("constant", "steps", "cosine")),
+}

@@ -1,0 +1,110 @@
+"""What a model is asked on the data of a definition."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from graphattn.data import GraphSet, Images, NodeData
+from graphattn.experiment import CorrectAndSmooth, Labels
+from graphattn.models import GraphNetwork
+from graphattn.recipe import Train
+from graphattn.training.graph_classification import GraphClassification
+from graphattn.training.graph_tasks import MultiLabelNodes
+from graphattn.training.image_classification import ImageClassification
+from graphattn.training.label_inputs import LabelInputs
+from graphattn.training.ranks import number
+from graphattn.training.sampled import SampledNodeClassification
+from graphattn.training.tasks import NodeClassification, Task
+
+_OF_IMAGES = ("augment", "label_smoothing", "channels_last", "compile")
+
+
+def task(
+    loaded: NodeData | GraphSet | Images,
+    train: Train,
+    model: nn.Module,
+    labels: Labels | None = None,
+    smoothing: CorrectAndSmooth | None = None,
+) -> Task:
+    """What the model is asked on such data.
+
+    Raises:
+        ValueError: `batch` without `neighbors` for one graph, or `neighbors` without `batch`; a model that cannot do
+            what is asked; one graph as a whole for several ranks, which would all do the same; options of images for
+            graphs, or of graphs for images.
+    """
+    if isinstance(loaded, Images):
+        return _of_images(loaded, train, labels, smoothing)
+    for option in _OF_IMAGES:
+        if getattr(train, option) != getattr(Train, option):
+            raise ValueError(f"train.{option} is for images, {loaded.name} has none: leave it out")
+    if train.neighbors is not None and train.batch is None:
+        raise ValueError(f"train.neighbors is {train.neighbors} without train.batch, the nodes a step: give both")
+    one_class = isinstance(loaded, NodeData) and loaded.y.dim() == 1
+    if smoothing is not None and train.precision != "32-true":
+        raise ValueError(
+            f"[correct_and_smooth] is computed in 32-true, train.precision is {train.precision}: leave it out"
+        )
+    if smoothing is not None and (not one_class or getattr(model, "uses_labels", False)):
+        raise ValueError(
+            f"[correct_and_smooth] is for predictions of one class a node on one graph, by a model with features: "
+            f"leave it out for {type(model).__name__} on {loaded.name}"
+        )
+    spreads = getattr(model.nodes if isinstance(model, GraphNetwork) else model, "uses_labels", False)
+    if spreads and not one_class:
+        raise ValueError(
+            f"{loaded.name} has no labels to spread: label propagation needs one class a node on one graph; take "
+            f"another model"
+        )
+    elsewhere = isinstance(loaded, GraphSet) or train.batch is not None or getattr(model, "uses_labels", False)
+    if labels is not None and elsewhere:
+        raise ValueError(
+            "[labels] are for a model with features on one graph as a whole: leave the section out, or train.batch"
+        )
+    if isinstance(loaded, GraphSet):
+        if loaded.labels_of == "graphs":
+            if train.neighbors is not None:
+                raise ValueError(f"train.neighbors samples nodes, {loaded.name} has labels of graphs: leave it out")
+            return GraphClassification(loaded, 1 if train.batch is None else train.batch)
+        return MultiLabelNodes(loaded, 1 if train.batch is None else train.batch, train.neighbors)
+    if train.batch is not None and train.neighbors is not None:
+        if not getattr(model, "by_hop", False):
+            raise ValueError(
+                f"{type(model).__name__} cannot be measured layer by layer, as sampled training needs on one graph: "
+                f"leave out train.batch and train.neighbors, or take a model such as gat, gatv2, sage or mlp"
+            )
+        return SampledNodeClassification(loaded, train.batch, train.neighbors)
+    if train.batch is not None:
+        raise ValueError(
+            f"train.batch is {train.batch} without train.neighbors: on one graph, as {loaded.name} is, needed both, to "
+            f"sample, or neither, to train on the whole"
+        )
+    if (ranks := number()[1]) > 1:
+        raise ValueError(
+            f"{loaded.name} as a whole cannot be shared by {ranks} ranks: give train.batch and train.neighbors, or "
+            f"start without torchrun"
+        )
+    return NodeClassification(loaded) if labels is None else LabelInputs(loaded, labels.rate, labels.reuse)
+
+
+def _of_images(
+    loaded: Images, train: Train, labels: Labels | None, smoothing: CorrectAndSmooth | None
+) -> ImageClassification:
+    given = {"[labels]": labels, "[correct_and_smooth]": smoothing, "train.neighbors": train.neighbors}
+    for option, value in {**given, "train.recompute": train.recompute}.items():
+        if value:
+            raise ValueError(f"{option} is for graphs, {loaded.name} has images: leave it out")
+    if train.batch is None:
+        raise ValueError(f"{loaded.name} has images: needed train.batch, how many of them a step takes")
+    if train.stop != "last" and not len(loaded.val):
+        raise ValueError(
+            f"train.stop is {train.stop!r}, which chooses an epoch by validation images, and {loaded.name} has none in "
+            f"this split: take 'last', or a data.split that holds some out"
+        )
+    return ImageClassification(
+        loaded,
+        train.batch,
+        augment=train.augment,
+        label_smoothing=train.label_smoothing,
+        channels_last=train.channels_last,
+    )

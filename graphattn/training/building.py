@@ -1,0 +1,88 @@
+"""The model that a definition asks for, of the sizes that the data have."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from graphattn.data import GraphSet, Images, NodeData
+from graphattn.experiment import Experiment
+from graphattn.models import GRAPH_MODELS, IMAGE_MODELS, GraphNetwork, MoleculeEncoder
+from graphattn.models.layered import Layered
+
+
+def built(definition: Experiment, loaded: NodeData | GraphSet | Images) -> nn.Module:
+    """The freshly initialised model, on the CPU.
+
+    Raises:
+        ValueError: a model of graphs for images, or one of images for graphs; options that the model cannot have.
+    """
+    model = _of_images(definition, loaded) if isinstance(loaded, Images) else _of_graphs(definition, loaded)
+    if definition.train.recompute:
+        _recompute(model, definition.model.name)
+    if definition.train.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if definition.train.compile:
+        model.compile()
+    return model
+
+
+def _of_images(definition: Experiment, loaded: Images) -> nn.Module:
+    if definition.readout is not None:
+        raise ValueError(f"[readout] is for graphs, {loaded.name} has images: leave it out")
+    build = IMAGE_MODELS[_of_kind(definition, IMAGE_MODELS, loaded.name, "images")]
+    sized = "image_size" in inspect.signature(build).parameters
+    return build(
+        loaded.in_channels,
+        loaded.num_classes,
+        *([loaded.image_size] if sized else []),
+        **definition.model.options,
+    )
+
+
+def _of_graphs(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
+    build = GRAPH_MODELS[_of_kind(definition, GRAPH_MODELS, loaded.name, "graphs")]
+    options, readout = definition.model.options, definition.readout
+    of_graphs = isinstance(loaded, GraphSet) and loaded.labels_of == "graphs"
+    if of_graphs != (readout is not None):
+        raise ValueError(
+            f"{loaded.name} has labels of {'graphs' if of_graphs else 'nodes'}: "
+            + ("needed a section [readout]" if of_graphs else "leave out the section [readout]")
+        )
+    sees_edges = loaded.num_edge_features > 0 and "edge_dim" in inspect.signature(build).parameters
+    if readout is None:
+        edges = (loaded.num_edge_features,) if sees_edges else ()
+        shown = 0 if definition.labels is None else loaded.num_classes
+        return build(loaded.num_features + shown, loaded.num_classes, *edges, **options)
+    encoder, features, edge_features = None, loaded.num_features, loaded.num_edge_features
+    if isinstance(loaded, GraphSet) and loaded.molecules:
+        encoder = MoleculeEncoder(readout.width, sees_edges)
+        features = edge_features = readout.width
+    nodes = build(features, readout.width, *([edge_features] if sees_edges else []), **options)
+    return GraphNetwork(
+        nodes, readout.width, loaded.num_classes, readout=readout.name, dropout=readout.dropout, encoder=encoder
+    )
+
+
+def _of_kind(definition: Experiment, models: Mapping[str, object], data: str, kind: str) -> str:
+    name = definition.model.name
+    if name not in models:
+        raise ValueError(f"{data} needs a model of {kind}, {name} is none: there are {', '.join(models)}")
+    return name
+
+
+def _recompute(model: nn.Module, name: str) -> None:
+    layers = model.nodes if isinstance(model, GraphNetwork) else model
+    if not isinstance(layers, Layered):
+        raise ValueError(
+            f"train.recompute is for models of one hop a layer, such as gat, sage or mlp, and {name} is none: leave it "
+            f"out"
+        )
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in layers.modules()):
+        raise ValueError(
+            "train.recompute would count each batch twice in the statistics of model.batch_norm: leave one of them out"
+        )
+    layers.recompute = True
