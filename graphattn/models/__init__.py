@@ -21,6 +21,7 @@ from graphattn.models.random_guess import RandomGuess
 from graphattn.models.residual import Residual
 from graphattn.models.resnet import CifarResNet, ImageResNet
 from graphattn.models.sage import SAGE
+from graphattn.models.vit import VisionTransformer
 
 __all__ = ["GRAPH_MODELS", "IMAGE_MODELS", "MODELS", "GraphNetwork", "MoleculeEncoder"]
 
@@ -41,5 +42,6 @@ GRAPH_MODELS: dict[str, Callable[..., nn.Module]] = {
 IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet": CifarResNet,
     "resnet-imagenet": ImageResNet,
+    "vit": VisionTransformer,
 }
 MODELS = dict(sorted((GRAPH_MODELS | IMAGE_MODELS).items()))

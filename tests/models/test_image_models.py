@@ -21,6 +21,8 @@ CASES: dict[str, tuple[str, int, dict[str, object]]] = {  # a model, the images'
     "resnet, odd size": ("resnet", 9, {"depth": 8, "width": 3}),
     "resnet-imagenet": ("resnet-imagenet", 32, {"depth": 18}),
     "resnet-imagenet, bottlenecks": ("resnet-imagenet", 32, {"depth": 50, "stem": "3x3"}),
+    "vit": ("vit", 8, {"patch": 4, "width": 12, "depth": 2}),
+    "vit, drop path": ("vit", 6, {"patch": 2, "width": 12, "depth": 3, "drop_path": 0.3}),
 }
 
 
