@@ -29,3 +29,12 @@ class DropPath(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.probability}"
+
+
+def growing(last: float, count: int) -> list[float]:
+    """The probabilities of `count` blocks, from 0 to `last` in equal steps: late blocks are left out more often.
+
+    In the paper the first of L blocks has `last` / L; here it has 0, and is always kept, as in the vision transformers'
+    code.
+    """
+    return [last * i / max(1, count - 1) for i in range(count)]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from torch import nn
 
 from graphattn.models.cheb import Cheb
+from graphattn.models.efficientnet import EfficientNet
 from graphattn.models.gat import GAT, ConstGAT, GATv2, GraphTransformer
 from graphattn.models.gcn import GCN
 from graphattn.models.graph_network import GraphNetwork
@@ -22,6 +23,8 @@ from graphattn.models.residual import Residual
 from graphattn.models.resnet import CifarResNet, ImageResNet
 from graphattn.models.resnet_dag import resnet_dag
 from graphattn.models.sage import SAGE
+from graphattn.models.vgg import VGG, ControlNetwork
+from graphattn.models.vit import VisionTransformer
 
 __all__ = ["GRAPH_MODELS", "IMAGE_MODELS", "MODELS", "GraphNetwork", "MoleculeEncoder"]
 
@@ -40,8 +43,12 @@ GRAPH_MODELS: dict[str, Callable[..., nn.Module]] = {
     "sage": SAGE,
 }
 IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "control": ControlNetwork,
+    "efficientnet": EfficientNet,
     "resnet": CifarResNet,
     "resnet-dag": resnet_dag,
     "resnet-imagenet": ImageResNet,
+    "vgg": VGG,
+    "vit": VisionTransformer,
 }
 MODELS = dict(sorted((GRAPH_MODELS | IMAGE_MODELS).items()))
