@@ -7,6 +7,8 @@ from graphattn.data.locality import locality_order
 from graphattn.data.manifest import Manifest, names
 from graphattn.data.neighbor_loader import NeighborLoader
 from graphattn.data.neighbor_sampler import NeighborSampler
+from graphattn.data.scenes import Scenes, SceneSet
+from graphattn.data.shapes import shapes
 
 __all__ = [
     "GraphSet",
@@ -14,9 +16,12 @@ __all__ = [
     "NeighborLoader",
     "NeighborSampler",
     "NodeData",
+    "SceneSet",
+    "Scenes",
     "load",
     "load_graphs",
     "load_nodes",
     "locality_order",
     "names",
+    "shapes",
 ]
