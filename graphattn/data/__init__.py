@@ -8,6 +8,8 @@ from graphattn.data.locality import locality_order
 from graphattn.data.manifest import Manifest, names
 from graphattn.data.neighbor_loader import NeighborLoader
 from graphattn.data.neighbor_sampler import NeighborSampler
+from graphattn.data.scenes import Scenes, SceneSet
+from graphattn.data.shapes import shapes
 
 __all__ = [
     "GraphSet",
@@ -16,10 +18,13 @@ __all__ = [
     "NeighborLoader",
     "NeighborSampler",
     "NodeData",
+    "SceneSet",
+    "Scenes",
     "load",
     "load_graphs",
     "load_images",
     "load_nodes",
     "locality_order",
     "names",
+    "shapes",
 ]
