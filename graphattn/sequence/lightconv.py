@@ -68,7 +68,7 @@ class LightweightConv(BandConvolution):
     """Depthwise convolution whose kernel is softmaxed and shared by the channels of a head: H K weights in all.
 
     x [B, T, d], batch first, -> [B, T, d]. With `causal` a step hears itself and the K - 1 before it; otherwise the
-    band is centred, an even K hearing one step more to the left. `padding` is bool [B, T], true at padding. For decoding a
+    band is centred, an even K hearing one step more to the left. `padding` is bool [B, T], true at padding. To decode a
     step at a time hand in `ring(batch)`, see `Ring`.
 
     `norm` is the rule at the borders ("taps" as published, "edges" as attention; see `taps`). Initialised as published,
