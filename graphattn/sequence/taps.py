@@ -38,9 +38,8 @@ def tap_weights(
     """Softmax over the taps: all of them, or those that exist; zeros where none does."""
     if norm == "taps" or exist is None:
         return logits.softmax(-1)
-    alone = ~exist.any(-1, keepdim=True)  # without its -inf, or its gradient would be NaN
-    weights = logits.masked_fill(~(exist | alone), -torch.inf).softmax(-1)
-    return weights.masked_fill(alone, 0.0)
+    weights = logits.masked_fill(~exist, -torch.inf).softmax(-1)
+    return weights.masked_fill(~exist.any(-1, keepdim=True), 0.0)
 
 
 def existing(

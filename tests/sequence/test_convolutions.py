@@ -121,9 +121,10 @@ def test_drop_connect_drops_normalised_weights_one_mask_for_the_batch_or_one_a_s
     assert 0.8 < dropped["dynamic"].mean() < 1.2
 
 
+@pytest.mark.parametrize("norm", ["taps", "edges"])
 @pytest.mark.parametrize("module", [LightweightConv, DynamicConv])
-def test_modules_drop_weights_in_training_only_and_at_probability_one_all_of_them(module):
-    layer = module(CHANNELS, 3, HEADS, weight_dropout=1.0)
+def test_modules_drop_weights_in_training_only_and_at_probability_one_all_of_them(module, norm):
+    layer = module(CHANNELS, 3, HEADS, weight_dropout=1.0, norm=norm)
     x = torch.randn(2, 5, CHANNELS)
     assert (layer(x) == 0).all()
     assert (layer.eval()(x) != 0).all()
