@@ -25,8 +25,14 @@ def parameters(model: nn.Module) -> int:
 def test_published_sizes_for_small_images(depth: int) -> None:
     with torch.device("meta"):
         assert parameters(CifarResNet(3, 10, depth=depth)) == CIFAR[depth]
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_sizes_of_the_other_forms(depth: int) -> None:
+    with torch.device("meta"):
         assert parameters(CifarResNet(3, 10, depth=depth, preactivation=True)) == CIFAR[depth]
         assert parameters(CifarResNet(3, 10, depth=depth, shortcut="none")) == CIFAR[depth]
+        assert parameters(CifarResNet(3, 10, depth=depth, shortcut="outside")) == CIFAR[depth]
         assert parameters(CifarResNet(3, 10, depth=depth, shortcut="B")) == CIFAR[depth] + 2752
 
 
@@ -221,12 +227,11 @@ def test_gradients_reach_every_pre_activation_block_undamped() -> None:
         assert through_branches.abs().max() > 1e-3, "the sum of branches is not idle"
 
 
-@pytest.mark.parametrize(
-    "model", [CifarResNet(3, 10, zero_init_residual=True), ImageResNet(3, 10, zero_init_residual=True)]
-)
-def test_blocks_begin_as_their_shortcuts_where_asked(model: nn.Module) -> None:
+@pytest.mark.parametrize("small", [True, False])
+def test_blocks_begin_as_their_shortcuts_where_asked(small: bool) -> None:
+    model = (CifarResNet if small else ImageResNet)(3, 10, zero_init_residual=True)
     stage = model.layer1
-    x = torch.rand(1, 16 if isinstance(model, CifarResNet) else 64, 4, 4)
+    x = torch.rand(1, 16 if small else 64, 4, 4)
     out = stage(x)
     close(out, F.relu(stage[0].downsample(x)))  # type: ignore[index, operator, union-attr]
 

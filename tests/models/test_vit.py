@@ -102,6 +102,15 @@ def test_blocks_are_left_out_more_often_the_later_they_come() -> None:
     assert not torch.equal(model.train()(x), model(x))
 
 
+def test_either_branch_of_a_block_is_left_out_by_itself() -> None:
+    block = Block(12, 3, drop_path=0.5).double()
+    x = torch.randn(1, 5, 12, dtype=torch.float64)
+    heard = x + 2 * block.attn(block.norm1(x))
+    outcomes = [y + more * block.mlp(block.norm2(y)) for y in (x, heard) for more in (0, 2)]
+    found = {tuple(torch.isclose(row, out).all().item() for out in outcomes) for row in block(x.expand(64, -1, -1))}
+    assert found == {tuple(i == j for j in range(4)) for i in range(4)}
+
+
 def test_its_blocks_can_be_wrapped() -> None:
     model, x = small().eval(), torch.randn(2, 3, 16, 16, dtype=torch.float64)
     expected = model(x)
