@@ -162,7 +162,7 @@ def test_data_is_what_load_takes(small: Experiment) -> None:
         ("[data]", "[data]\nsplits = 3", "unknown key in PATH, [data]: 'splits': did you mean 'split'?"),
         ('name = "gat"', 'name = "gta"', "unknown model in PATH: 'gta': did you mean 'gat'?"),
         ('name = "gat"', "name = 3", "unknown model in PATH: 3: there are cheb"),
-        ('name = "gat"', "", "PATH, [model]: the key 'name' is missing; there are cheb, const-gat, gat"),
+        ('name = "gat"', "", "PATH, [model]: the key 'name' is missing; there are cheb, const-gat, control"),
         ("heads =", "head =", "unknown option of model gat in PATH: 'head': did you mean 'heads'?"),
         ("heads = 4", "in_channels = 4", "unknown option of model gat in PATH: 'in_channels'"),
         ("heads = 4", 'heads = "4"', "PATH, [model]: heads is '4', needed int"),

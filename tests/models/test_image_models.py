@@ -33,7 +33,7 @@ CASES: dict[str, tuple[str, int, dict[str, object]]] = {  # a model, the images'
 }
 COMPILED = [  # one case of each way through a forward pass
     *("control", "efficientnet, drop path", "resnet", "resnet, bare", "resnet, pre-activation"),
-    *("resnet-imagenet, bottlenecks", "vgg, odd size", "vit, drop path"),
+    *("resnet-dag", "resnet-imagenet", "vgg, odd size", "vit, drop path"),
 ]
 
 

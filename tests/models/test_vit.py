@@ -7,7 +7,7 @@ import torch
 from cases import close
 from torch import Tensor, nn
 
-from graphattn.depth import DepthWeighted, wrap
+from graphattn.depth import DepthWeighted, MRLABaseTokens, MRLALightTokens, wrap
 from graphattn.depth.drop_path import DropPath
 from graphattn.models.vit import Block, PatchEmbedding, VisionTransformer
 
@@ -20,6 +20,18 @@ def test_published_sizes(width: int, heads: int) -> None:
         model = VisionTransformer(3, 1000, 224, width=width, heads=heads)
         assert sum(p.numel() for p in model.parameters()) == DEIT[width, heads]
         assert model.pos_embed.shape == (1, 197, width)
+
+
+@pytest.mark.parametrize(
+    ("width", "base", "light"), [(192, 25_464, 32_376), (384, 50_808, 64_632), (768, 101_496, 129_144)]
+)
+def test_published_sizes_of_layer_attention(width: int, base: int, light: int) -> None:
+    for rule, added in ((MRLABaseTokens(), base), (MRLALightTokens(), light)):
+        with torch.device("meta"):
+            model = VisionTransformer(3, 1000, 224, width=width, heads=width // 64)
+            before = sum(p.numel() for p in model.parameters())
+            wrap(model, "blocks.*", rule, torch.empty(1, 3, 224, 224))
+        assert sum(p.numel() for p in model.parameters()) - before == added
 
 
 def test_state_dicts_have_timms_keys() -> None:
