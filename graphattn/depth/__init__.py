@@ -1,5 +1,6 @@
 """Attention over the layers of a network: rules, and `wrap`, which puts one behind the blocks of any model."""
 
+from graphattn.depth.attention_map import AttentionMap, attention_map
 from graphattn.depth.attention_residual import AttentionResidual
 from graphattn.depth.channel_attention import ChannelAttention
 from graphattn.depth.dense import Dense
@@ -16,6 +17,7 @@ from graphattn.depth.self_attentive import SelfAttentive
 from graphattn.depth.wrap import recorded, wrap
 
 __all__ = [
+    "AttentionMap",
     "AttentionResidual",
     "ChannelAttention",
     "Dense",
@@ -34,6 +36,7 @@ __all__ = [
     "Rule",
     "ScalarMix",
     "SelfAttentive",
+    "attention_map",
     "recorded",
     "wrap",
 ]

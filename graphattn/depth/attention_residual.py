@@ -66,7 +66,7 @@ class AttentionResidual(Rule):
 
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
         block = self.block or 1
-        return [Read(p.channels, 1 if len(p.shape) == 3 else -1, t % block > 0) for t, p in enumerate(places)]
+        return [Read(p.channels, 1 if len(p.shape) == 3 else -1, block, t) for t, p in enumerate(places)]
 
     def graph(self, num_layers: int) -> Graph:
         """Over branches; those of one block have one weight. Node 0 enters and reads nothing but itself."""
@@ -74,11 +74,13 @@ class AttentionResidual(Rule):
 
 
 class Read(nn.Module):
-    """One reader. With `adds`, its branch joins the block the memory ends with."""
+    """The reader behind branch `index`, which joins the unfinished block of branches if there is one."""
 
-    def __init__(self, channels: int, axis: int, adds: bool) -> None:
+    def __init__(self, channels: int, axis: int, block: int, index: int) -> None:
         super().__init__()
-        self.axis, self.adds = axis, adds
+        self.axis, self.adds = axis, index % block > 0
+        blocks = [min(block, index + 1 - first) for first in range(0, index + 1, block)]
+        self.sizes = [1, *blocks]  # how many branches stand behind each weight
         self.query = nn.Parameter(torch.zeros(channels))
         self.scale = nn.Parameter(torch.ones(channels))
 
@@ -90,5 +92,7 @@ class Read(nn.Module):
             memory.push(None, x)
         read = [memory.entry, *memory.values]
         out, weights = merge([layer_logits(self.query, self.scale, value, self.axis) for value in read], read)
-        memory.note(weights.movedim(0, -1).squeeze(self.axis if self.axis > 0 else -2))
+        if memory.weights is not None:
+            shown = weights.movedim(0, -1).squeeze(self.axis if self.axis > 0 else -2)
+            memory.note(shown.repeat_interleave(torch.tensor(self.sizes, device=x.device), dim=-1))
         return out

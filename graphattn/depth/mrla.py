@@ -150,7 +150,6 @@ class LightLayer(nn.Module):
     def forward(self, x: Tensor, memory: LayerMemory) -> Tensor:
         query, key, value = self.maps(x)
         gates = (query * key).sum(-1) * self.maps.scale
-        memory.note(gates.sigmoid())
         state = memory.shortcut if self.carry == "shortcut" else memory.state
         if self.decay is None:
             out = gates.sigmoid().repeat_interleave(value.shape[1] // gates.shape[1], 1)[..., None, None] * value

@@ -104,7 +104,6 @@ class LightTokens(nn.Module):
         _, carried = split(self.carried_norm(memory.shortcut), self.class_tokens)
         query, key, value = self.maps(patches)
         gates = (query * key).sum(-1) * self.maps.scale
-        memory.note(gates.sigmoid())
         return x + join(cls, light_scan(gates, F.gelu(value), self.decay[:, None, None], carried))
 
 

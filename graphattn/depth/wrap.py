@@ -14,6 +14,8 @@ from graphattn.depth.align import aligner
 from graphattn.depth.memory import LayerMemory
 from graphattn.depth.rule import Place, Rule
 
+ENTRY = "entry"
+
 
 def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Tensor) -> nn.Module:
     """Put `rule` behind the blocks of `model` named by `blocks`, in place, and return the model.
@@ -47,6 +49,7 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Ten
             compared = rule.one_shape and (rule.reads_entry or index > 0)
             align = aligner(rule.align, held, place.shape, (giver, place.name)) if compared else None
             placed = Placed(model.get_submodule(place.name), module, memory, place.name, align)
+            placed.sources = _sources(rule, scope, index)
             placed.opens = index == 0
             placed.closes = number == len(scopes) - 1 and index == len(scope) - 1
             placed.keep_shortcut()
@@ -77,7 +80,9 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 class Placed(nn.Module):
-    """A block, and behind it a rule's module that reads the memory and gives what the next block gets."""
+    """A block, and behind it a rule's module that reads the memory and gives what the next block gets. `sources` are
+    the names of the blocks it reads, ENTRY for what enters the scope.
+    """
 
     def __init__(
         self, block: nn.Module, rule: nn.Module, memory: LayerMemory, name: str, align: nn.Module | None
@@ -86,6 +91,7 @@ class Placed(nn.Module):
         self.block, self.rule, self.align = block, rule, align
         self.memory, self.name = memory, name
         self.opens = self.closes = False
+        self.sources: list[str] = []
         self.register_load_state_dict_pre_hook(_load_bare)
 
     def keep_shortcut(self) -> None:
@@ -198,3 +204,11 @@ def _scopes(places: list[Place], scope: str | int) -> list[list[Place]]:
             groups.append([])
         groups[-1].append(place)
     return groups
+
+
+def _sources(rule: Rule, scope: list[Place], index: int) -> list[str]:
+    """The names of those that a place reads, in the order of the rule's graph."""
+    graph = rule.graph(len(scope))
+    before = graph.num_receivers - len(scope)  # 1 where what enters is a node
+    names = [ENTRY] * before + [place.name for place in scope]
+    return [names[sender] for sender in graph.senders[graph.receivers == index + before].tolist()]

@@ -14,13 +14,16 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
-from graphattn.data import NodeData
+from graphattn.data import Images, NodeData
+from graphattn.depth import attention_map
 from graphattn.experiment import Experiment
-from graphattn.report import pictures
+from graphattn.report import layer_pictures, pictures
 from graphattn.report.tables import SCORES, measured, published, score
 from graphattn.training import Job, prepared
 
+_BATCH = 256  # test images whose attention is drawn, in the mean
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse}td,th{padding:.3rem .9rem;text-align:left;border-bottom:1px solid #ddd}
 img{max-width:100%}footer{color:#777;font-size:.85rem}"""
@@ -37,7 +40,7 @@ def write_page(definitions: Sequence[Experiment], runs: Path, out: Path, data_fo
     if any(result["curve"] for result in results.values()):
         figures["learning-curves"] = pictures.learning_curves({n: r for n, r in results.items() if r["curve"]})
     for definition in definitions:
-        figures |= _attention(definition, results[definition.label], runs, data_folder)
+        figures |= _drawn(definition, results[definition.label], runs, data_folder)
     out.mkdir(parents=True, exist_ok=True)
     images = [_image(name, figure, out) for name, figure in figures.items()]
     page = out / "report.html"
@@ -57,33 +60,51 @@ def _result(definition: Experiment, runs: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def _attention(
-    definition: Experiment, result: dict[str, Any], runs: Path, data_folder: Path | None
-) -> dict[str, Figure]:
-    """The two attention pictures of the first seed that has its best checkpoint here, for models on one graph that can
-    be inspected.
-    """
+def _drawn(definition: Experiment, result: dict[str, Any], runs: Path, data_folder: Path | None) -> dict[str, Figure]:
+    """Pictures of what the first seed that has its best checkpoint here attends to."""
     folder = runs / definition.name / definition.key()
     here = [row["seed"] for row in result["seeds"] if (folder / f"seed-{row['seed']}" / "best.pt").exists()]
     if not here:  # all were taken from a record
         return {}
     seed = here[0]
     model, data, _ = prepared(Job(definition, seed, folder, data_folder, device="cpu"))
-    inspect: Any = getattr(model, "inspect", None)
-    if inspect is None or not isinstance(data, NodeData) or data.y.dim() > 1 or definition.labels is not None:
-        return {}
     best = torch.load(folder / f"seed-{seed}" / "best.pt", map_location="cpu", weights_only=True)
     model.load_state_dict(best["model"])
     model.eval()
+    stem = definition.label.replace("/", "-").replace(", ", "-")
+    if isinstance(data, Images):
+        return _over_layers(definition.label, stem, model, data)
+    if isinstance(data, NodeData) and data.y.dim() == 1 and definition.labels is None:
+        return _over_nodes(stem, model, data)
+    return {}
+
+
+def _over_nodes(stem: str, model: nn.Module, data: NodeData) -> dict[str, Figure]:
+    """Of models on one graph that can be inspected."""
+    inspect: Any = getattr(model, "inspect", None)
+    if inspect is None:
+        return {}
     outputs, attention = inspect(data.x, data.edge_index, data.edge_attr)
     edge_index, weights = attention[0]
-    stem = definition.label.replace("/", "-").replace(", ", "-")
     figures = {f"{stem}-neighbourhood": pictures.neighbourhood(data, edge_index, weights)}
     if find_spec("sklearn") is None:
         warnings.warn("no t-SNE picture: it needs scikit-learn (pip install scikit-learn)", stacklevel=2)
     else:
         figures[f"{stem}-features"] = pictures.hidden_plane(data, outputs[0], edge_index, weights)
     return figures
+
+
+def _over_layers(label: str, stem: str, model: nn.Module, data: Images) -> dict[str, Figure]:
+    """Of networks whose layers attend to layers with weights to show, in the mean over a test batch."""
+    x = data.pixels(data.test[:_BATCH])
+    try:
+        found = attention_map(model, x)
+    except ValueError:  # nothing to show
+        return {}
+    return {
+        f"{stem}-layers": layer_pictures.layer_dag(found, f"{label}: attention over layers"),
+        f"{stem}-layer-weights": layer_pictures.layer_heat_map(found, f"{label}: attention over layers"),
+    }
 
 
 def _image(name: str, figure: Figure, out: Path) -> str:

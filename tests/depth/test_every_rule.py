@@ -132,9 +132,13 @@ def test_weights_are_shown_while_recorded(name: str) -> None:
         assert torch.equal(model(x), expected)
     shown = {key: value.clone() for key, value in weights.items()}
     model(x)
-    silent = RULES[name].score in ("constant", "matrix") or name.startswith(("hyper", "eca", "squeeze"))
+    silent = RULES[name].score in ("constant", "matrix") or name.startswith(("hyper", "eca", "squeeze", "mrla-light"))
     assert bool(shown) != silent
     assert all(torch.equal(weights[key], value) for key, value in shown.items()) and weights.keys() == shown.keys()
+    sources = {m.name: m.sources for m in model.modules() if isinstance(m, Placed)}
+    assert all(value.shape[-1] == len(sources[key]) for key, value in shown.items())
+    if name == "attention-residual-blocks":
+        return  # the weight of a sum is shown for each of its branches
     if RULES[name].normalisation == "softmax":
         for value in shown.values():
             torch.testing.assert_close(value.sum(-1), torch.ones(value.shape[:-1]))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from graphattn.depth import DepthWeighted, MRLABase, MRLALight, Plain, Residual, Rule, recorded, wrap
 from graphattn.depth.wrap import Placed
+from graphattn.layer_dags import history
 
 
 def places(model: nn.Module) -> list[str]:
@@ -178,7 +179,7 @@ class Counting(Rule):
         return [Count() for _ in places]
 
     def graph(self, num_layers):
-        raise NotImplementedError
+        return history(num_layers)
 
 
 class Count(nn.Module):
