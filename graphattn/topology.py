@@ -1,4 +1,4 @@
-"""Makers of Graphs: from PyG's edge_index in any layout, from points, and to and from networkx."""
+"""Makers of Graphs: from PyG's edge_index in any layout, from points, of a sequence, and to and from networkx."""
 
 from __future__ import annotations
 
@@ -58,6 +58,25 @@ def knn(points: Tensor, k: int) -> Graph:
         nearest.append(distance.argsort(stable=True)[:, :k])
     receivers = torch.arange(n, device=points.device).repeat_interleave(k)
     return Graph(torch.cat(nearest).flatten(), receivers, n, n)
+
+
+def band(length: int, left: int, right: int) -> Graph:
+    """A sequence: each step hears itself, the `left` steps before it and the `right` after it, as far as they exist.
+
+    Edges are listed receiver by receiver, the earliest sender first. With right = 0 the band is causal; with left and
+    right of length - 1 or more it is a clique with self-loops.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    for name, value in (("length", length), ("left", left), ("right", right)):
+        if value < 0:
+            raise ValueError(f"{name} is {value}: needed 0 or more")
+    steps = torch.arange(length)
+    offsets = torch.arange(-min(left, length), min(right, length) + 1)
+    senders = steps.unsqueeze(1) + offsets
+    exist = (senders >= 0) & (senders < length)
+    return Graph(senders[exist], steps.unsqueeze(1).expand_as(senders)[exist], length, length)
 
 
 def from_networkx(graph: networkx.Graph) -> Graph:

@@ -24,7 +24,7 @@ ROWS = [
     ["training"],
     ["experiment"],
     ["models", "data"],
-    ["conv", "depth"],
+    ["conv", "depth", "sequence"],
     ["ops"],
     ["topology", "layer_dags"],
     ["graph"],

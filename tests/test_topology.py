@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch_geometric import EdgeIndex
 
 from graphattn import Graph, topology
-from graphattn.topology import from_edge_index, from_networkx, knn, to_networkx
+from graphattn.topology import band, from_edge_index, from_networkx, knn, to_networkx
 
 # torch says once a process that its compressed layouts are in beta
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta state:UserWarning")
@@ -173,6 +173,26 @@ def test_knn_takes_whole_numbers():
 def test_knn_refuses_what_it_cannot_join(points, k, parts):
     with pytest.raises(ValueError, match=".*".join(map(re.escape, parts))):
         knn(points, k)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 5, 9])
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (1, 1), (3, 0), (0, 2), (2, 3), (30, 30)])
+def test_in_a_band_each_step_hears_its_neighbours_that_exist_the_earliest_first(length, left, right):
+    g = band(length, left, right)
+    expected = [(s, r) for r in range(length) for s in range(max(0, r - left), min(length, r + right + 1))]
+    assert pairs(g) == expected
+    assert g.num_senders == g.num_receivers == length
+
+
+def test_a_band_as_long_as_its_sequence_is_complete():
+    assert band(6, 5, 5).is_complete
+    assert not band(6, 5, 4).is_complete
+
+
+@pytest.mark.parametrize(("arguments", "name"), [((-1, 0, 0), "length"), ((3, -2, 0), "left"), ((3, 0, -3), "right")])
+def test_a_band_of_negative_size_is_refused(arguments, name):
+    with pytest.raises(ValueError, match=f"{name} is {min(arguments)}: needed 0 or more"):
+        band(*arguments)
 
 
 def test_from_networkx_numbers_nodes_in_order_and_keeps_the_direction():

@@ -31,11 +31,22 @@ from torch import Tensor
 
 from graphattn.graph import Graph
 from graphattn.ops.backends import BACKENDS, chosen, current, use
+from graphattn.ops.band import band_sum
 from graphattn.ops.checks import checked
 from graphattn.ops.dropout import draw
 from graphattn.ops.sums import feature_dropout, weighted_sum
 
-__all__ = ["BACKENDS", "additive", "additive_v2", "attend", "dot_product", "feature_dropout", "use", "weighted_sum"]
+__all__ = [
+    "BACKENDS",
+    "additive",
+    "additive_v2",
+    "attend",
+    "band_sum",
+    "dot_product",
+    "feature_dropout",
+    "use",
+    "weighted_sum",
+]
 
 
 @overload

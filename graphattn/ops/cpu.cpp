@@ -248,6 +248,42 @@ void drop(Array from, double p, uint64_t seed, int threads, Array to) {
   kernels_for(LONG_ROW)->drop(drop);
 }
 
+Band band_of(const Array &weights, const Array &values, int64_t left, int threads) {
+  if (values.ndim() != 4) refuse("values", "has another number of dimensions than four");
+  if (weights.ndim() != 2 && weights.ndim() != 4) refuse("weights", "has another number of dimensions than two or four");
+  Band band;
+  band.type = type_of(values), band.shared_weights = weights.ndim() == 2, band.left = left;
+  band.batch = int64_t(values.shape(0)), band.steps = int64_t(values.shape(1)), band.heads = int64_t(values.shape(2));
+  band.width = int64_t(values.shape(3)), band.taps = int64_t(weights.shape(weights.ndim() - 1));
+  if (left < 0 || left >= band.taps) refuse("left", "is no tap");
+  const Shape shape = band.shared_weights ? Shape{band.heads, band.taps} : Shape{band.batch, band.steps, band.heads, band.taps};
+  band.weights = data("weights", weights, values.dtype(), shape);
+  band.values = data("values", values, values.dtype(), {band.batch, band.steps, band.heads, band.width});
+  band.threads = threads < 1 ? 1 : threads;
+  return band;
+}
+
+void band_sum(Array weights, Array values, int64_t left, int threads, Array out) {
+  const Band band = band_of(weights, values, left, threads);
+  void *to = data("out", out, values.dtype(), {band.batch, band.steps, band.heads, band.width});
+  nb::gil_scoped_release free;
+  kernels_for(band.width)->band_sum(band, to);
+}
+
+void band_sum_backward(Array weights, Array values, int64_t left, Array grad_out, int threads, MaybeArray grad_weights,
+                       MaybeArray grad_values) {
+  const Band band = band_of(weights, values, left, threads);
+  const auto type = values.dtype();
+  const Shape shape{band.batch, band.steps, band.heads, band.width};
+  BandGradients to;
+  to.grad_out = data("grad_out", grad_out, type, shape);
+  to.grad_values = data("grad_values", grad_values, type, shape);
+  to.grad_weights = data("grad_weights", grad_weights, type, band.shared_weights ? Shape{band.heads, band.taps}
+                                                           : Shape{band.batch, band.steps, band.heads, band.taps});
+  nb::gil_scoped_release free;
+  kernels_for(band.width)->band_sum_backward(band, to);
+}
+
 using IndexOut = nb::ndarray<int64_t, nb::ndim<1>, nb::device::cpu, nb::c_contig>;
 
 void group(Index ends, Index others, int64_t other_nodes, int threads, IndexOut ptr, IndexOut edges, IndexOut grouped_others) {
@@ -281,6 +317,9 @@ NB_MODULE(_cpu, module) {
   module.def("weighted_sum", weighted_sum, "weights"_a.noconvert(), "rows"_a.noconvert(), "ptr"_a.noconvert(), "edges"_a.noconvert(), "others"_a.noconvert(), "p"_a, "seed"_a,
              "threads"_a, "out"_a.noconvert());
   module.def("drop", drop, "from_"_a.noconvert(), "p"_a, "seed"_a, "threads"_a, "to"_a.noconvert());
+  module.def("band_sum", band_sum, "weights"_a.noconvert(), "values"_a.noconvert(), "left"_a, "threads"_a, "out"_a.noconvert());
+  module.def("band_sum_backward", band_sum_backward, "weights"_a.noconvert(), "values"_a.noconvert(), "left"_a, "grad_out"_a.noconvert(), "threads"_a,
+             "grad_weights"_a.noconvert().none(), "grad_values"_a.noconvert().none());
   module.def("group", group, "ends"_a.noconvert(), "others"_a.noconvert(), "other_nodes"_a, "threads"_a, "ptr"_a.noconvert(), "edges"_a.noconvert(), "grouped_others"_a.noconvert());
   nb::set_leak_warnings(false);  // a process that ends at once, as workers do, need not tidy up
   bind_sampling(module);

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from graphattn import native
+from graphattn.ops.cpu_band import band_sum
 from graphattn.ops.cpu_sums import feature_dropout, weighted_sum
 from graphattn.ops.dropout import numbers
 from graphattn.ops.fused import Edges, Fused, Inputs
@@ -18,7 +19,7 @@ from graphattn.ops.reference import accumulation_dtype
 if native.kernels is None:
     raise ImportError(native.missing)
 
-__all__ = ["additive", "additive_v2", "attend", "dot_product", "feature_dropout", "weighted_sum"]
+__all__ = ["additive", "additive_v2", "attend", "band_sum", "dot_product", "feature_dropout", "weighted_sum"]
 
 
 def _forward(given: Inputs, receivers: Edges, out: Tensor, lse: Tensor, weights: Tensor | None) -> None:

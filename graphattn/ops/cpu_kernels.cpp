@@ -10,6 +10,7 @@
 
 #include "cpu_kernels.h"
 
+#include "cpu_band.h"
 #include "cpu_numbers.h"
 #include "cpu_rows.h"
 #include "cpu_sweep.h"
@@ -551,7 +552,7 @@ void drop(const Drop &drop) { BY_TYPE(drop.type, drop_of, drop) }
 #define TEXT_OF(name) #name
 #define TEXT(name) TEXT_OF(name)
 extern const Kernels kernels;
-const Kernels kernels = {TEXT(GRAPHATTN_ISA), forward, backward, weighted_sum, drop};
+const Kernels kernels = {TEXT(GRAPHATTN_ISA), forward, backward, weighted_sum, drop, band_sum, band_sum_backward};
 
 }  // namespace GRAPHATTN_ISA
 }  // namespace graphattn

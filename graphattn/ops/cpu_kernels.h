@@ -77,12 +77,28 @@ struct Drop {
   int threads = 1;
 };
 
+// out[b, t, h] = sum over j of weights[b, t, h, j] * values[b, t + j - left, h], with zeros outside the sequence.
+struct Band {
+  Type type;
+  int64_t batch, steps, heads, width, taps, left;
+  bool shared_weights = false;   // the same at every step of every sequence
+  const void *weights, *values;  // [B, T, H, K], or [H, K] where shared; [B, T, H, D]
+  int threads = 1;
+};
+
+struct BandGradients {
+  const void *grad_out;               // [B, T, H, D]
+  void *grad_weights, *grad_values;   // null where not wanted
+};
+
 struct Kernels {
   const char *name;
   void (*forward)(const Attention &, const Forward &);
   void (*backward)(const Attention &, const Backward &);
   void (*weighted_sum)(const WeightedSum &);
   void (*drop)(const Drop &);
+  void (*band_sum)(const Band &, void *out);
+  void (*band_sum_backward)(const Band &, const BandGradients &);
 };
 
 }  // namespace graphattn

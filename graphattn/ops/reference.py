@@ -95,6 +95,20 @@ def weighted_sum(
     return torch.stack(sums, 1).reshape(shape[0], *rows.shape[1:]).to(rows.dtype)
 
 
+def band_sum(
+    weights: Float[Tensor, "B T H K"] | Float[Tensor, "H K"], values: Float[Tensor, "B T H D"], left: int
+) -> Float[Tensor, "B T H D"]:
+    """One pass over the sequence a tap, on views of it: memory does not grow with the taps."""
+    wide = accumulation_dtype(values.dtype)
+    steps, taps = values.shape[1], weights.shape[-1]
+    factors = weights.to(wide).unsqueeze(-1)
+    rows = torch.nn.functional.pad(values.to(wide), (0, 0, 0, 0, left, taps - 1 - left))
+    out = torch.zeros_like(values, dtype=wide)
+    for j in range(taps):
+        out = torch.addcmul(out, factors[..., j, :], rows[:, j : j + steps])
+    return out.to(values.dtype)
+
+
 def segment_softmax(logits: Float[Tensor, "E H"], receivers: Tensor, num_receivers: int) -> Float[Tensor, "E H"]:
     """exp(z_e) / sum of exp(z) over the edges with the same receiver, shifted by the segment's maximum."""
     index = receivers.unsqueeze(-1).expand_as(logits)

@@ -19,6 +19,7 @@ with warnings.catch_warnings(record=True) as heard:
     GATConv(4, 2)(torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]]))
     ops.weighted_sum(logits[:, 0], values[:, 0], graph)
     ops.feature_dropout(values)
+    ops.band_sum(logits, torch.randn(1, 4, 3, 2), 1)
 assert torch.equal(out, ops.attend(logits, values, graph, backend="reference"))
 print([f"{w.category.__name__}: {w.message}" for w in heard])
 try:

@@ -86,15 +86,30 @@ def drop():
     return {"from_": torch.ones(6, WIDTH), "p": 0.25, "seed": 7, "threads": 1, "to": torch.empty(6, WIDTH)}
 
 
+def band_sum():
+    sizes = {"weights": torch.ones(2, 4, HEADS, 3), "values": torch.ones(2, 4, HEADS, WIDTH)}
+    return {**sizes, "left": 1, "threads": 1, "out": torch.empty(2, 4, HEADS, WIDTH)}
+
+
+def band_sum_backward(shared):
+    given = {name: value for name, value in band_sum().items() if name != "out"}
+    given["weights"] = torch.ones(HEADS, 3) if shared else given["weights"]
+    grads = {f"grad_{name}": torch.empty_like(given[name]) for name in ("weights", "values")}
+    return {**given, "grad_out": torch.ones_like(given["values"]), **grads}
+
+
 CALLS = {
     **{f"forward-{score}": ("forward", lambda score=score: forward(score)) for score in range(4)},
     **{f"backward-{score}": ("backward", lambda score=score: backward(score)) for score in range(4)},
     "weighted_sum": ("weighted_sum", weighted_sum),
     "drop": ("drop", drop),
     "group": ("group", group),
+    "band_sum": ("band_sum", band_sum),
+    "band_sum_backward": ("band_sum_backward", lambda: band_sum_backward(shared=False)),
+    "band_sum_backward-shared": ("band_sum_backward", lambda: band_sum_backward(shared=True)),
 }
 REQUIRED = {"values", "out", "lse", "grad_out", "row_sums", "ptr", "edges", "others", "rows", "ends", "from_", "to"}
-RESULT = re.compile("out$|to$|lse$|grad_(values|left|right|att|edge)$")
+RESULT = re.compile("out$|to$|lse$|grad_(values|left|right|att|edge|weights)$")
 COUNTING = {"ptr", "rows"}  # these alone say how many nodes there are, as do the values of forward unless left does
 ARRAYS = [
     pytest.param(name, argument, id=f"{name}-{argument}")
@@ -121,7 +136,7 @@ def test_an_array_of_another_size_or_number_of_dimensions_is_refused(name, argum
     wrong = [given.flatten()[0]] if function == "drop" else [given.flatten()[0], given[None]]
     if argument not in COUNTING and (name, argument) not in {("forward-0", "values"), ("forward-2", "values")}:
         wrong += [given[:-1].contiguous(), torch.cat([given, given[:1]])]
-    if given.dim() > 1:
+    if given.dim() > 1 and (name, argument) != ("band_sum", "weights"):  # which alone says how many taps there are
         wrong += [given[..., :-1].contiguous(), torch.cat([given, given[..., :1]], -1)]
     for array in wrong:
         with pytest.raises((ValueError, TypeError)):
@@ -182,6 +197,11 @@ _CASES = {
     "a negative end": ("group", {"ends": torch.tensor([0, -1, 0, 1])}, "node"),
     "another end beyond its nodes": ("group", {"other_nodes": 2}, "node"),
     "a negative other end": ("group", {"others": torch.tensor([0, 1, -(2**40), 0])}, "node"),
+    "a tap before the first": ("band_sum", {"left": -1}, "left is no tap"),
+    "a tap after the last": ("band_sum_backward", {"left": 3}, "left is no tap"),
+    "weights without taps": ("band_sum", {"weights": torch.ones(2, 4, HEADS, 0)}, "left is no tap"),
+    "weights of a graph": ("band_sum", {"weights": torch.ones(2, 4, HEADS)}, "weights has another number"),
+    "values of a graph": ("band_sum", {"values": torch.ones(2, HEADS, WIDTH)}, "values has another number"),
     "no nodes to group by": ("group", {"ptr": torch.empty(0, dtype=torch.int64)}, "ptr is empty"),
 }
 _OUT_OF_RANGE = ("an end beyond the nodes", "a negative end", "another end beyond its nodes", "a negative other end")
