@@ -425,6 +425,7 @@ def test_record_writes_beside_the_definition(tiny: Path, here: Path) -> None:
 def test_a_preset_is_run_and_recorded_beside(tiny: Path, here: Path) -> None:
     text = TINY + "[presets.short.train]\nepochs = 1\n[presets.short.run]\nseeds = 1\n"
     (tiny / "definition.toml").write_text(text, encoding="utf-8")
+    assert "digits/tiny, short" not in invoke("list").stdout, "only once it was run"
     result = invoke("run", "digits/tiny", "--preset", "short", "--record")
     assert result.exit_code == 0, result.output
     assert "digits/tiny, short" in result.stdout

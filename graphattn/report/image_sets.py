@@ -43,20 +43,25 @@ def table(entries: Sequence[Entry]) -> list[str]:
 
 
 def side_by_side(entries: Sequence[Entry]) -> str:
-    """The section that has a model a row and a set a column; the paper's error in brackets."""
+    """The section that has a model a row and a set a column, or several, one for each preset; the paper's error in
+    brackets. A model that was not run and has no published number is left out.
+    """
     cells: dict[str, dict[str, str]] = {}
     for definition, result in entries:
-        data_set, _, model = definition.label.partition("/")
+        if result is None and definition.paper is None:
+            continue
+        data_set, _, model = definition.name.partition("/")
+        column = definition.label.replace(definition.name, data_set)
         paper = f" ({_published(definition)})" if definition.paper else ""
         ours = mean_and_spread(errors_of(result, "test"), _DIGITS) if result else _NOT_RUN
-        cells.setdefault(model, {})[data_set] = ours + paper
-    sets = sorted({data_set for row in cells.values() for data_set in row})
+        cells.setdefault(model, {})[column] = ours + paper
+    columns = sorted({column for row in cells.values() for column in row})
     lines = [
         "## Image sets, side by side\n",
         "Test error in percent, mean and unbiased standard deviation over the seeds; in brackets the paper's.\n",
-        f"| model | {' | '.join(sets)} |",
-        "|---" * (len(sets) + 1) + "|",
-        *(f"| {model} | {' | '.join(row.get(name, '') for name in sets)} |" for model, row in sorted(cells.items())),
+        f"| model | {' | '.join(columns)} |",
+        "|---" * (len(columns) + 1) + "|",
+        *(f"| {model} | {' | '.join(row.get(name, '') for name in columns)} |" for model, row in sorted(cells.items())),
     ]
     return "\n".join(lines) + "\n"
 

@@ -30,8 +30,8 @@ def layer_heat_map(found: AttentionMap, title: str) -> Figure:
 
 
 def layer_dag(found: AttentionMap, title: str) -> Figure:
-    """Layers in the order they run; an arc from a layer to one that reads it, as wide as the mean weight, red where it is
-    below zero; a ring round a layer that reads itself.
+    """Layers in the order they run; an arc from a layer to one that reads it, as wide as the mean weight, red where
+    that is negative; a ring round a layer that reads itself.
     """
     graph = as_networkx(found)
     place = {name: index for index, name in enumerate(found.sources)}

@@ -18,7 +18,7 @@ Written by `graphattn report` from the `result.json` files beside the definition
 ROC-AUC in percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on validation data; on
 images the test error, at the last epoch or one chosen on validation data, and beside it the least of all epochs', which
 nothing is chosen by. "Not run here" is a definition that is ready to run and has no recorded result yet. A name after
-a comma is a preset of the definition: another protocol, such as fewer epochs.
+a comma is a preset of the definition, once it was run: another protocol, such as fewer epochs.
 """
 
 
@@ -48,15 +48,15 @@ def write_results(folder: Path) -> Path:
 
 
 def _entries(folder: Path, name: str) -> list[image_sets.Entry]:
-    """The definition and its presets. A recorded one is taken from its JSON alone, one not run here from the TOML."""
+    """The definition, and those of its presets that were run. What is recorded is taken from its JSON alone."""
     found: list[image_sets.Entry] = []
     for preset in (None, *experiment.presets_of(folder / "definition.toml")):
         path = folder / experiment.result_name(preset)
         if path.exists():
             result = json.loads(path.read_text(encoding="utf-8"))
             found.append((experiment.from_table(name, result["definition"], str(path)), result))
-        else:
-            found.append((experiment.read(name, folder / "definition.toml", preset=preset), None))
+        elif preset is None:
+            found.append((experiment.read(name, folder / "definition.toml"), None))
     return found
 
 

@@ -390,3 +390,21 @@ def test_options_of_images(option: dict[str, Any]) -> None:
     definition = experiment.from_table("digits/mlp", table, "here")
     with pytest.raises(ValueError, match=f"train.{next(iter(option))} is for images, digits has none: leave it out"):
         asked_for(definition, load("digits"))
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+def test_ranks_share_each_batch(augment: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same images, moved alike, as one process has."""
+
+    def epochs() -> list[list[Tensor]]:
+        torch.manual_seed(5)
+        asked = ImageClassification(made(train=22), 6, augment=augment)
+        return [[images for images, _ in asked.batches()] for _ in range(2)]
+
+    whole, shares = epochs(), []
+    for rank in (0, 1):
+        monkeypatch.setattr("graphattn.training.ranks.number", lambda rank=rank: (rank, 2))
+        shares.append(epochs())
+    for alone, first, second in zip(whole, *shares, strict=True):
+        for batch, one, other in zip(alone, first, second, strict=True):
+            assert torch.equal(batch[0::2], one) and torch.equal(batch[1::2], other)

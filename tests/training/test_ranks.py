@@ -16,8 +16,8 @@ import graphattn
 from graphattn.data import load_nodes
 from graphattn.experiment import Train
 from graphattn.models import MODELS
+from graphattn.training.asked import task
 from graphattn.training.ranks import Shares, check_same, weighted
-from graphattn.training.runs import task
 
 ROOT = Path(graphattn.__file__).resolve().parents[1]  # of the package that is tested, installed or not
 SAMPLED = ["--set", "train.batch=48", "--set", "train.neighbors=[-1,-1]"]
@@ -115,7 +115,7 @@ def test_a_lost_rank_ends_the_others(script: Path, tmp_path: Path) -> None:
 
 
 def test_a_whole_graph_cannot_be_shared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graphattn.training.runs.number", lambda: (0, 2))
+    monkeypatch.setattr("graphattn.training.asked.number", lambda: (0, 2))
     with pytest.raises(ValueError, match=r"digits as a whole cannot be shared by 2 ranks: give train.batch"):
         task(load_nodes("digits"), Train(), MODELS["mlp"](64, 10))
 
