@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,8 @@ class AttentionWise(nn.Module):
         score_affine: a scale and a shift in the norm of the scores. The paper does not say; its counts have none.
         score_eps: what the norm of the scores adds to their variance. A score is about 1 / (h w), so that torch's
             1e-5, the default, is far more than the variance itself, and the heads begin small.
+        score_cumulative: what the norm of the scores uses in evaluation is the mean over all batches. Torch's running
+            statistics, the default, begin at a variance of 1, a tenth of which is left after 22 batches.
         conv_bias: a bias in the convolution. The paper's equation has none; its counts do.
         std: of the normal distribution that all weights are drawn from; biases begin at zero.
 
@@ -70,6 +72,7 @@ class AttentionWise(nn.Module):
         score_bias: bool = False,
         score_affine: bool = False,
         score_eps: float = 1e-5,
+        score_cumulative: bool = False,
         conv_bias: bool = True,
         std: float = 0.02,
     ) -> None:
@@ -83,7 +86,8 @@ class AttentionWise(nn.Module):
         self.x_weight, self.y_weight = nn.Parameter(torch.empty(free)), nn.Parameter(torch.empty(free))
         self.x_bias = nn.Parameter(torch.empty(free)) if score_bias else None
         self.y_bias = nn.Parameter(torch.empty(free)) if score_bias else None
-        self.norm = nn.BatchNorm2d(heads * channels, eps=score_eps, affine=score_affine)
+        momentum: Any = None if score_cumulative else 0.1  # of which torch's stubs know floats only
+        self.norm = nn.BatchNorm2d(heads * channels, eps=score_eps, momentum=momentum, affine=score_affine)
         self.conv = nn.Conv2d(heads * channels, channels, 3, padding=1, bias=conv_bias)
         self.batch_norm = nn.BatchNorm2d(channels) if batch_norm else None
         self.reset_parameters()
@@ -135,7 +139,7 @@ class AttentionWise(nn.Module):
         exact = weight.dtype in (torch.float32, torch.float64)
         alike = x.dtype == weight.dtype or (x.is_floating_point() and torch.is_autocast_enabled("cpu"))
         several = x.numel() > x.shape[1] if norm.training else x.numel() > 0
-        return there and exact and alike and several and norm.track_running_stats and norm.momentum is not None
+        return there and exact and alike and several and norm.track_running_stats
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1:] != self.shape:
@@ -153,7 +157,7 @@ class AttentionWise(nn.Module):
 def _follow(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, count: int) -> None:
     """Move the running statistics towards those of a batch with so many pixels a channel."""
     assert norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None
-    assert norm.momentum is not None
     norm.num_batches_tracked.add_(1)
-    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
-    norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
+    part: Any = 1 / norm.num_batches_tracked.to(mean.dtype) if norm.momentum is None else norm.momentum
+    norm.running_mean.copy_(norm.running_mean.to(mean.dtype).lerp(mean, part))
+    norm.running_var.copy_(norm.running_var.to(var.dtype).lerp(var * (count / (count - 1)), part))

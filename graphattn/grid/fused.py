@@ -86,14 +86,14 @@ def _save(ctx: Any, inputs: tuple, output: Result) -> None:
 
 
 def _gradient(ctx: Any, grad: Tensor, *_: Tensor) -> tuple:
-    *tensors, mean, var = ctx.saved_tensors
+    saved = ctx.saved_tensors
     eps, training = ctx.rest
     if torch.is_grad_enabled():  # a second derivative is wanted
-        out = reference.merged(*tensors, None if training else mean, None if training else var, eps)
-        wanted = [tensor for tensor in tensors if tensor is not None and tensor.requires_grad]
-        found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
-        return *(next(found) if t is not None and t.requires_grad else None for t in tensors), None, None, None
-    grads = torch.ops.graphattn.attention_wise_backward(grad, *tensors, mean, var, eps, training)
+        given: Any = (*saved[:6], None, None) if training else saved
+        wanted = [tensor for tensor in saved[:6] if tensor is not None and tensor.requires_grad]
+        found = iter(torch.autograd.grad(reference.merged(*given, eps), wanted, grad, create_graph=True))
+        return *(next(found) if t is not None and t.requires_grad else None for t in saved[:6]), None, None, None
+    grads = torch.ops.graphattn.attention_wise_backward(grad, *saved, eps, training)
     of_biases = grads[4:] or [None, None]
     return *grads[:3], *of_biases, grads[3], None, None, None
 

@@ -20,6 +20,7 @@ OPTIONS = {
     "no skip": {"skip": False},
     "score bias": {"score_bias": True},
     "no conv bias, small eps": {"conv_bias": False, "score_eps": 1e-9},
+    "cumulative statistics": {"score_cumulative": True},
 }
 
 

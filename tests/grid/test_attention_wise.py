@@ -1,4 +1,4 @@
-"""The Attention-Wise layer: its definition against hand-made numbers and the toolkit's softmax, its options, its door."""
+"""The Attention-Wise layer: its definition by hand and by the toolkit's softmax, its options, its door."""
 
 import re
 
@@ -24,7 +24,7 @@ def test_scores_by_hand():
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_scores_are_attention_over_row_and_column_cliques(shape):
-    """The logit of an edge is its sender's; each receiver of a clique has the same weights, its own loop's among them."""
+    """The logit of an edge is its sender's; all receivers of a clique have the same weights, so the loops' tell all."""
     _, _, _, height, width = shape
     made, x = layer(shape, score_bias=True), images(shape)
     product = torch.ones(())

@@ -1,4 +1,4 @@
-"""The kernels of Attention-Wise against the definition: output, gradients, statistics, precision, and as torch has it."""
+"""The kernels of Attention-Wise against the definition: output, gradients, statistics, precision."""
 
 import pytest
 import torch
