@@ -20,18 +20,19 @@ def load(
     dense: bool = False,
     reorder: bool = False,
     standardise: bool = False,
+    centre: bool = False,
     folder: Path | None = None,
 ) -> NodeData | GraphSet | Images:
     """Load any data set: `load_nodes` if it is one graph, `load_graphs` if it is a set of graphs, `load_images` if it
     is one of images.
 
     Raises:
-        ValueError: also `row_normalise`, `dense` or `reorder` for a set of graphs or images, and `standardise` for
-            what is no set of images.
+        ValueError: also `row_normalise`, `dense` or `reorder` for a set of graphs or images, `standardise` or
+            `centre` for what is no set of images.
     """
     manifest = manifests.read(name)
-    if not manifest.of_images and standardise:
-        raise ValueError(f"{name} is no set of images, whose channels are scaled: leave out standardise")
+    if not manifest.of_images and (standardise or centre):
+        raise ValueError(f"{name} is no set of images, whose pixels are scaled: leave out standardise and centre")
     if not manifest.of_images and manifest.format not in graph_sets.READERS:
         return load_nodes(
             name, split=split, seed=seed, row_normalise=row_normalise, dense=dense, reorder=reorder, folder=folder
@@ -41,5 +42,5 @@ def load(
         if given:
             raise ValueError(f"{name} is a set of {kind}, which are handed out as they are: leave out {option}")
     if manifest.of_images:
-        return load_images(name, split=split, seed=seed, standardise=standardise, folder=folder)
+        return load_images(name, split=split, seed=seed, standardise=standardise, centre=centre, folder=folder)
     return load_graphs(name, split=split, seed=seed, folder=folder)

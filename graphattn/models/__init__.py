@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from graphattn.models.attention_wise import AttentionWiseNetwork
 from graphattn.models.cheb import Cheb
 from graphattn.models.efficientnet import EfficientNet
 from graphattn.models.gat import GAT, ConstGAT, GATv2, GraphTransformer
@@ -43,6 +44,7 @@ GRAPH_MODELS: dict[str, Callable[..., nn.Module]] = {
     "sage": SAGE,
 }
 IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "attention-wise": AttentionWiseNetwork,
     "control": ControlNetwork,
     "efficientnet": EfficientNet,
     "resnet": CifarResNet,
