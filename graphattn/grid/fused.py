@@ -89,9 +89,9 @@ def _gradient(ctx: Any, grad: Tensor, *_: Tensor) -> tuple:
     saved = ctx.saved_tensors
     eps, training = ctx.rest
     if torch.is_grad_enabled():  # a second derivative is wanted
-        given: Any = (*saved[:6], None, None) if training else saved
+        given: Any = (*saved[:6], None, None, eps) if training else (*saved, eps)
         wanted = [tensor for tensor in saved[:6] if tensor is not None and tensor.requires_grad]
-        found = iter(torch.autograd.grad(reference.merged(*given, eps), wanted, grad, create_graph=True))
+        found = iter(torch.autograd.grad(reference.merged(*given), wanted, grad, create_graph=True))
         return *(next(found) if t is not None and t.requires_grad else None for t in saved[:6]), None, None, None
     grads = torch.ops.graphattn.attention_wise_backward(grad, *saved, eps, training)
     of_biases = grads[4:] or [None, None]
