@@ -355,7 +355,7 @@ def test_images_that_are_not_square_have_no_size(monkeypatch: pytest.MonkeyPatch
 
 
 def test_graphs_and_images_are_not_mixed_up(images: Images) -> None:
-    with pytest.raises(ValueError, match=r"rows needs a model of images, mlp is none: there are resnet, "):
+    with pytest.raises(ValueError, match=r"rows needs a model of images, mlp is none: there are attention-wise, "):
         prepared_model(defined({"name": "mlp"}))
 
 

@@ -4,8 +4,8 @@ import re
 
 import pytest
 import torch
+from attention_wise_cases import OPTIONS, SHAPES, answer, images, layer
 from cases import close
-from layers import OPTIONS, SHAPES, answer, images, layer
 
 from graphattn import ops
 from graphattn.grid import AttentionWise, scores

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from attention_wise_cases import OPTIONS, SHAPES, answer, images, layer
 from cases import close
-from layers import OPTIONS, SHAPES, answer, images, layer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphattn import native, ops
