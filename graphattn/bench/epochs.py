@@ -20,7 +20,7 @@ from torch_geometric.nn import GATConv as PyGGATConv
 from graphattn import data, experiment, ops
 from graphattn.bench.case import Case, Entry
 from graphattn.conv import GATConv
-from graphattn.data import GraphSet, Images, NodeData
+from graphattn.data import GraphSet, NodeData
 from graphattn.experiment import Experiment
 from graphattn.models import MODELS
 from graphattn.training import MultiLabelNodes, NodeClassification, Task, captured
@@ -63,7 +63,7 @@ class EpochCase(Case):
         sparse = self.bag_of_words and contestant in ("graphattn", "graphattn captured")
         dense = self.one_graph and not sparse
         loaded = data.load(self.data_set, dense=dense, folder=self.data_folder)
-        assert not isinstance(loaded, Images)
+        assert isinstance(loaded, NodeData | GraphSet)
         return _Epoch(loaded.to(device), experiment.load(f"{self.data_set}/gat"), contestant)
 
 

@@ -8,6 +8,7 @@ from graphattn.data.locality import locality_order
 from graphattn.data.manifest import Manifest, names
 from graphattn.data.neighbor_loader import NeighborLoader
 from graphattn.data.neighbor_sampler import NeighborSampler
+from graphattn.data.scene_sets import load_scenes
 from graphattn.data.scenes import Scenes, SceneSet
 from graphattn.data.shapes import shapes
 
@@ -24,6 +25,7 @@ __all__ = [
     "load_graphs",
     "load_images",
     "load_nodes",
+    "load_scenes",
     "locality_order",
     "names",
     "shapes",

@@ -9,6 +9,8 @@ from graphattn.data import manifest as manifests
 from graphattn.data.graph_sets import GraphSet, load_graphs
 from graphattn.data.graphs import NodeData, load_nodes
 from graphattn.data.images import Images, load_images
+from graphattn.data.scene_sets import load_scenes
+from graphattn.data.scenes import SceneSet
 
 
 def load(
@@ -21,25 +23,28 @@ def load(
     reorder: bool = False,
     standardise: bool = False,
     folder: Path | None = None,
-) -> NodeData | GraphSet | Images:
+) -> NodeData | GraphSet | Images | SceneSet:
     """Load any data set: `load_nodes` if it is one graph, `load_graphs` if it is a set of graphs, `load_images` if it
-    is one of images.
+    is one of images, `load_scenes` if there are objects in them.
 
     Raises:
         ValueError: also `row_normalise`, `dense` or `reorder` for a set of graphs or images, and `standardise` for
-            what is no set of images.
+            what is no set of images of one class each.
     """
     manifest = manifests.read(name)
     if not manifest.of_images and standardise:
         raise ValueError(f"{name} is no set of images, whose channels are scaled: leave out standardise")
-    if not manifest.of_images and manifest.format not in graph_sets.READERS:
+    pictures = manifest.of_images or manifest.of_scenes
+    if not pictures and manifest.format not in graph_sets.READERS:
         return load_nodes(
             name, split=split, seed=seed, row_normalise=row_normalise, dense=dense, reorder=reorder, folder=folder
         )
-    kind = "images" if manifest.of_images else "graphs"
+    kind = "images" if pictures else "graphs"
     for option, given in (("row_normalise", row_normalise), ("dense", dense), ("reorder", reorder)):
         if given:
             raise ValueError(f"{name} is a set of {kind}, which are handed out as they are: leave out {option}")
     if manifest.of_images:
         return load_images(name, split=split, seed=seed, standardise=standardise, folder=folder)
+    if manifest.of_scenes:
+        return load_scenes(name, split=split)
     return load_graphs(name, split=split, seed=seed, folder=folder)

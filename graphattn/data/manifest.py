@@ -44,7 +44,8 @@ else:
 
 GRAPH_FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like", "tu", "ogbn", "ogbg")
 IMAGE_FORMATS = ("cifar10", "cifar100", "idx", "digits-images")
-FORMATS = (*GRAPH_FORMATS, *IMAGE_FORMATS)
+SCENE_FORMATS = ("shapes",)
+FORMATS = (*GRAPH_FORMATS, *IMAGE_FORMATS, *SCENE_FORMATS)
 
 Score = Literal["accuracy", "roc_auc"]
 
@@ -102,8 +103,13 @@ class Manifest:
 
     @property
     def of_images(self) -> bool:
-        """Whether it is a set of images; else it is one of graphs."""
+        """Whether it is a set of images, each of one class."""
         return self.format in IMAGE_FORMATS
+
+    @property
+    def of_scenes(self) -> bool:
+        """Whether it is a set of images with objects in them. If neither, it is one of graphs."""
+        return self.format in SCENE_FORMATS
 
 
 def names() -> list[str]:
@@ -192,7 +198,8 @@ def _manifest(table: dict[str, Any], path: Path) -> Manifest:
         raise ValueError(f"{where}: folder {manifest.folder!r}; needed a plain name")
     one_of(manifest.format, FORMATS, f"format in {where}:")
     one_of(manifest.default_split, splits, f"default_split in {where}:")
-    if manifest.of_images and (len(sizes.shape) != 3 or math.prod(sizes.shape) != sizes.features or sizes.features < 1):
+    pictures = manifest.of_images or manifest.of_scenes
+    if pictures and (len(sizes.shape) != 3 or math.prod(sizes.shape) != sizes.features or sizes.features < 1):
         raise ValueError(
             f"{where}, [sizes]: shape is {list(sizes.shape)} and features {sizes.features}, needed channels, rows and "
             f"columns of an image, and their product"

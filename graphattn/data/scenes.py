@@ -32,6 +32,11 @@ class Scenes:
         return len(self.images)
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.images.shape[2], self.images.shape[3]
+
+    @property
     def pixels(self) -> Tensor:
         """[N, C, H, W] float32, from -1 to 1."""
         return self.images.float().div_(127.5).sub_(1)
@@ -68,9 +73,9 @@ class SceneSet:
         return self.train.images.shape[1]
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.train.images.shape[2], self.train.images.shape[3]
+    def image_size(self) -> int:
+        """Rows, and as many columns."""
+        return self.train.images.shape[3]
 
     def to(self, device: torch.device | str) -> SceneSet:
         """The same data on another device."""

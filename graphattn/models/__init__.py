@@ -2,13 +2,15 @@
 
 Those of graphs are called as `model(x, edge_index)`, and those that look at features of edges take their number as
 third argument, `edge_dim`. Those of images are called as `model(x)` with `x` [B, in_channels, H, W], and those that
-must know H = W take it as third argument, `image_size`.
+must know H = W take it as third argument, `image_size`; so are those that find objects in images, whose output is
+`detector.Maps`.
 """
 
 from collections.abc import Callable
 
 from torch import nn
 
+from graphattn.models.centernet import centernet
 from graphattn.models.cheb import Cheb
 from graphattn.models.efficientnet import EfficientNet
 from graphattn.models.gat import GAT, ConstGAT, GATv2, GraphTransformer
@@ -26,7 +28,7 @@ from graphattn.models.sage import SAGE
 from graphattn.models.vgg import VGG, ControlNetwork
 from graphattn.models.vit import VisionTransformer
 
-__all__ = ["GRAPH_MODELS", "IMAGE_MODELS", "MODELS", "GraphNetwork", "MoleculeEncoder"]
+__all__ = ["DETECTORS", "GRAPH_MODELS", "IMAGE_MODELS", "MODELS", "GraphNetwork", "MoleculeEncoder"]
 
 GRAPH_MODELS: dict[str, Callable[..., nn.Module]] = {
     "cheb": Cheb,
@@ -51,4 +53,5 @@ IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "vgg": VGG,
     "vit": VisionTransformer,
 }
-MODELS = dict(sorted((GRAPH_MODELS | IMAGE_MODELS).items()))
+DETECTORS: dict[str, Callable[..., nn.Module]] = {"centernet": centernet}
+MODELS = dict(sorted((GRAPH_MODELS | IMAGE_MODELS | DETECTORS).items()))

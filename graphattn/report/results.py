@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from graphattn.report.tables import SCORES, is_ogb, mean_and_spread, measured, p
 
 _HEAD = """# Results
 
-Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy, F1 or
-ROC-AUC in percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on validation data; on
-images the test error, at the last epoch or one chosen on validation data, and beside it the least of all epochs', which
-nothing is chosen by. "Not run here" is a definition that is ready to run and has no recorded result yet. A name after
-a comma is a preset of the definition, once it was run: another protocol, such as fewer epochs.
+Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy, F1,
+ROC-AUC or average precision in percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on
+validation data or, on shapes, at the last; on images of one class the test error, at the last epoch or one chosen on
+validation data, and beside it the least of all epochs', which nothing is chosen by. "Not run here" is a definition that
+is ready to run and has no recorded result yet. A name after a comma is a preset of the definition, once it was run:
+another protocol, such as fewer epochs.
 """
 
 
@@ -74,26 +76,34 @@ def _table(data_set: str, entries: list[image_sets.Entry]) -> str:
 
 
 def _rows(entries: list[image_sets.Entry]) -> list[str]:
-    counted = any(is_ogb(definition) for definition, _ in entries)
+    beside = _beside(entries)
     scores = {SCORES[score(result)] for _, result in entries if result} or {"score"}
     lines = [
         f"| experiment | test {' or '.join(sorted(scores))} | paper | difference | seeds | epochs | commit, date |"
-        + (" validation | parameters |" if counted else ""),
-        "|---|---|---|---|---|---|---|" + ("---|---|" if counted else ""),
+        + "".join(f" {head} |" for head in beside),
+        "|---|---|---|---|---|---|---|" + "---|" * len(beside),
     ]
     for definition, result in entries:
         paper = published(definition.paper)
         if result is None:
-            lines.append(f"| {definition.label} | not run here | {paper} | | | | |" + (" | |" if counted else ""))
+            lines.append(f"| {definition.label} | not run here | {paper} | | | | |" + " |" * len(beside))
         else:
-            lines.append(_row(definition, result, paper) + (_rules(result) if counted else ""))
+            cells = "".join(f" {cell(result)} |" for cell in beside.values())
+            lines.append(_row(definition, result, paper) + cells)
     return lines
 
 
-def _rules(result: dict[str, Any]) -> str:
-    """What OGB's rules ask for beside the test score: the validation score, and how many numbers the model learns."""
-    validation = [row[f"val_{score(result)}"] for row in result["seeds"]]
-    return f" {mean_and_spread(validation)} | {parameters(result)} |"
+def _beside(entries: list[image_sets.Entry]) -> dict[str, Callable[[dict[str, Any]], str]]:
+    """The columns that a set has besides: what OGB's rules ask for; of objects in images, the masks' precision."""
+    if any(is_ogb(definition) for definition, _ in entries):
+        return {"validation": lambda result: _mean(result, f"val_{score(result)}"), "parameters": parameters}
+    if any(result and "test_mask_ap" in result["seeds"][0] for _, result in entries):
+        return {"mask AP": lambda result: _mean(result, "test_mask_ap"), "parameters": parameters}
+    return {}
+
+
+def _mean(result: dict[str, Any], measure: str) -> str:
+    return mean_and_spread([row[measure] for row in result["seeds"]])
 
 
 def _row(definition: Experiment, result: dict[str, Any], paper: str) -> str:

@@ -11,7 +11,12 @@ from rich.table import Column, Table
 from graphattn.data import Manifest
 from graphattn.experiment import Experiment, Paper, recorded
 
-SCORES = {"accuracy": "accuracy", "f1": "micro-F1", "roc_auc": "ROC-AUC"}  # measures by name, and what people call them
+SCORES = {
+    "accuracy": "accuracy",
+    "f1": "micro-F1",
+    "roc_auc": "ROC-AUC",
+    "ap": "box AP",
+}  # measures by name, and what people call them
 
 
 def overview(definitions: Iterable[Experiment]) -> Table:
@@ -55,7 +60,7 @@ def data_sets(manifests: Iterable[Manifest]) -> Table:
         sizes = manifest.sizes
         edges = "" if sizes.edges is None else f"{sizes.edges:,}"
         splits = ", ".join(manifest.splits)
-        count = sizes.images if manifest.of_images else sizes.nodes
+        count = sizes.images or sizes.nodes
         nodes = "" if count is None else f"{count:,}"
         row = (nodes, edges, f"{sizes.features:,}", str(sizes.classes), splits, manifest.licence)
         table.add_row(manifest.name, manifest.title, *row)

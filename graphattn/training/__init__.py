@@ -4,6 +4,7 @@ from graphattn.training.adabound import AdaBound, AdaBoundW
 from graphattn.training.asked import task
 from graphattn.training.batched import run_batch, run_batches
 from graphattn.training.captured import captured
+from graphattn.training.detection import Detection
 from graphattn.training.fit import Diverged, Outcome, fit
 from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
@@ -29,6 +30,7 @@ from graphattn.training.tasks import NodeClassification, Task
 __all__ = [
     "AdaBound",
     "AdaBoundW",
+    "Detection",
     "Diverged",
     "Finished",
     "GraphClassification",

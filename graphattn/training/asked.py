@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from graphattn.data import GraphSet, Images, NodeData
+from graphattn.data import GraphSet, Images, NodeData, SceneSet
 from graphattn.experiment import CorrectAndSmooth, Labels
 from graphattn.models import GraphNetwork
 from graphattn.recipe import Train
+from graphattn.training.detection import Detection
 from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.image_classification import ImageClassification
@@ -20,7 +21,7 @@ _OF_IMAGES = ("augment", "label_smoothing", "channels_last", "compile")
 
 
 def task(
-    loaded: NodeData | GraphSet | Images,
+    loaded: NodeData | GraphSet | Images | SceneSet,
     train: Train,
     model: nn.Module,
     labels: Labels | None = None,
@@ -33,7 +34,7 @@ def task(
             what is asked; one graph as a whole for several ranks, which would all do the same; options of images for
             graphs, or of graphs for images.
     """
-    if isinstance(loaded, Images):
+    if isinstance(loaded, Images | SceneSet):
         return _of_images(loaded, train, labels, smoothing)
     for option in _OF_IMAGES:
         if getattr(train, option) != getattr(Train, option):
@@ -88,14 +89,21 @@ def task(
 
 
 def _of_images(
-    loaded: Images, train: Train, labels: Labels | None, smoothing: CorrectAndSmooth | None
-) -> ImageClassification:
+    loaded: Images | SceneSet, train: Train, labels: Labels | None, smoothing: CorrectAndSmooth | None
+) -> ImageClassification | Detection:
     given = {"[labels]": labels, "[correct_and_smooth]": smoothing, "train.neighbors": train.neighbors}
     for option, value in {**given, "train.recompute": train.recompute}.items():
         if value:
             raise ValueError(f"{option} is for graphs, {loaded.name} has images: leave it out")
     if train.batch is None:
         raise ValueError(f"{loaded.name} has images: needed train.batch, how many of them a step takes")
+    if isinstance(loaded, SceneSet):
+        for option in ("augment", "label_smoothing"):
+            if getattr(train, option) != getattr(Train, option):
+                raise ValueError(
+                    f"train.{option} is for images of one class each, {loaded.name} has objects: leave it out"
+                )
+        return Detection(loaded, train.batch)
     if train.stop != "last" and not len(loaded.val):
         raise ValueError(
             f"train.stop is {train.stop!r}, which chooses an epoch by validation images, and {loaded.name} has none in "

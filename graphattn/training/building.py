@@ -8,19 +8,23 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from graphattn.data import GraphSet, Images, NodeData
+from graphattn.data import GraphSet, Images, NodeData, SceneSet
 from graphattn.experiment import Experiment
-from graphattn.models import GRAPH_MODELS, IMAGE_MODELS, GraphNetwork, MoleculeEncoder
+from graphattn.models import DETECTORS, GRAPH_MODELS, IMAGE_MODELS, GraphNetwork, MoleculeEncoder
 from graphattn.models.layered import Layered
 
 
-def built(definition: Experiment, loaded: NodeData | GraphSet | Images) -> nn.Module:
+def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSet) -> nn.Module:
     """The freshly initialised model, on the CPU.
 
     Raises:
-        ValueError: a model of graphs for images, or one of images for graphs; options that the model cannot have.
+        ValueError: a model of graphs for images, or one of images for graphs or objects; options that the model cannot
+            have.
     """
-    model = _of_images(definition, loaded) if isinstance(loaded, Images) else _of_graphs(definition, loaded)
+    if isinstance(loaded, Images | SceneSet):
+        model = _of_images(definition, loaded)
+    else:
+        model = _of_graphs(definition, loaded)
     if definition.train.recompute:
         _recompute(model, definition.model.name)
     if definition.train.channels_last:
@@ -30,10 +34,11 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images) -> nn.Mo
     return model
 
 
-def _of_images(definition: Experiment, loaded: Images) -> nn.Module:
+def _of_images(definition: Experiment, loaded: Images | SceneSet) -> nn.Module:
     if definition.readout is not None:
         raise ValueError(f"[readout] is for graphs, {loaded.name} has images: leave it out")
-    build = IMAGE_MODELS[_of_kind(definition, IMAGE_MODELS, loaded.name, "images")]
+    models, kind = (IMAGE_MODELS, "images") if isinstance(loaded, Images) else (DETECTORS, "objects in images")
+    build = models[_of_kind(definition, models, loaded.name, kind)]
     sized = "image_size" in inspect.signature(build).parameters
     return build(
         loaded.in_channels,

@@ -29,6 +29,10 @@ class Detection:
         self.data, self.batch = data, batch
         self._order = Shares(len(data.train), batch)
 
+    @property
+    def steps(self) -> int:
+        return len(self._order)
+
     def batches(self) -> Iterator[Scenes]:
         """The training images and their objects, `batch` images at a time."""
         for ids in self._order:
@@ -52,7 +56,7 @@ class Detection:
         """What the model finds in these images."""
         parts = []
         for ids in torch.arange(len(scenes), device=scenes.images.device).split(self.batch):
-            part = decode(model(scenes.of(ids).pixels), self.data.image_size)
+            part = decode(model(scenes.of(ids).pixels), scenes.image_size)
             parts.append(part._replace(image_of=ids[part.image_of]))
         return Found(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
 

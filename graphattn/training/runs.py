@@ -28,7 +28,7 @@ from lightning.fabric import Fabric, seed_everything
 from torch import nn
 
 from graphattn import data
-from graphattn.data import GraphSet, Images, NodeData
+from graphattn.data import GraphSet, Images, NodeData, SceneSet
 from graphattn.experiment import Experiment, save
 from graphattn.training import stopping
 from graphattn.training.asked import task
@@ -144,7 +144,7 @@ def finish(
     return result
 
 
-def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet | Images, Fabric]:
+def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet | Images | SceneSet, Fabric]:
     """The freshly initialised model, the data on the device, and Fabric, all as the seed has them."""
     seed_everything(job.seed, verbose=False)
     definition = job.experiment

@@ -108,7 +108,7 @@ def test_some_of_the_scenes(data: SceneSet) -> None:
 def test_moving_keeps_everything(data: SceneSet, device: torch.device) -> None:
     moved = data.to(device)
     assert moved.train.boxes.device.type == device.type and moved.digest() == data.digest()
-    assert (moved.image_size, moved.in_channels) == ((64, 64), 3)
+    assert (moved.image_size, moved.in_channels) == (64, 3)
 
 
 def test_a_part_without_images_is_refused() -> None:

@@ -175,11 +175,16 @@ def test_decoding_gives_what_the_maps_say() -> None:
 
 def test_decoding_on_images_that_are_not_square() -> None:
     maps = Maps(*(m[:, :, :4].contiguous() for m in said_of_the_objects()))
-    found = decode(maps, (16, 32))
-    inside = BOXES[:1]
-    torch.testing.assert_close(found.boxes[:1], inside)
-    assert found.masks.shape[1:] == (16, 32)
-    assert (found.boxes[:, 3] <= 16).all() and (found.boxes[:, 2] <= 32).all()
+    found = decode(maps, (8, 32))  # cells of 4 x 2 pixels
+    torch.testing.assert_close(found.boxes[0], BOXES[0] / torch.tensor([1.0, 2.0, 1.0, 2.0]))
+    assert found.masks.shape[1:] == (8, 32)
+
+
+def test_boxes_end_with_the_image() -> None:
+    maps = said_of_the_objects()
+    maps.size.fill_(20.0)
+    expected = torch.tensor([0.0, 0.0, 32.0, 32.0]).expand(4, 4)
+    torch.testing.assert_close(decode(maps, (32, 32)).boxes, expected)
 
 
 def test_peaks_beside_higher_ones_are_no_objects() -> None:

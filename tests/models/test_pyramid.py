@@ -197,7 +197,7 @@ def test_copies_do_not_share() -> None:
 def test_stages_may_lie_anywhere() -> None:
     """Deep inside, one within another, and named in any order: maps come as they run."""
     model = nn.Sequential(nn.PixelUnshuffle(1), backbone())
-    found = pyramid(model, ["1.layer3", "1.layer2.0", "1.layer2"]).eval()(images())
+    found = pyramid(model, ["1.layer3", "1.layer2", "1.layer2.0"]).eval()(images())
     assert [tuple(p.shape[2:]) for p in found.values()] == [(8, 8), (8, 8), (4, 4)]
 
 

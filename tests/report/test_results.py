@@ -259,3 +259,20 @@ def test_image_sets_side_by_side(folder: Path) -> None:
 def test_no_images_no_such_table(folder: Path) -> None:
     define(folder, "digits/graph")
     assert "side by side" not in write_results(folder).read_text(encoding="utf-8")
+
+
+def test_tables_of_objects_have_the_masks_beside_the_boxes(folder: Path) -> None:
+    for name in ("shapes/centernet", "shapes/later"):
+        path = define(folder, name)
+        path.write_text(
+            path.read_text(encoding="utf-8").replace('name = "digits"', 'name = "shapes"'), encoding="utf-8"
+        )
+    definition = experiment.read("shapes/centernet", folder / "shapes" / "centernet" / "definition.toml")
+    measures = {"val_ap": 60.0, "test_ap": 61.0, "test_mask_ap": 57.0, "best_epoch": 1, "epochs": 3, "seconds": 2.5}
+    seeds = [Finished(k, {"seed": k, **measures, "parameters": 1234}) for k in range(2)]
+    result = summary(definition, seeds, folder, "cpu") | {"commit": "abc1234", "date": "2026-01-02", "machine": "m"}
+    experiment.save(result, folder / "shapes" / "centernet" / "result.json")
+    rows = table_rows(write_results(folder))
+    found = rows["shapes/centernet"]
+    assert (found["test box AP"], found["mask AP"], found["parameters"]) == ("61.0 ± 0.0", "57.0 ± 0.0", "1,234")
+    assert rows["shapes/later"] == {"test box AP": "not run here"}
