@@ -42,9 +42,9 @@ def table(entries: Sequence[Entry]) -> list[str]:
     return lines
 
 
-def side_by_side(entries: Sequence[Entry]) -> str:
+def side_by_side(entries: Sequence[Entry]) -> list[str]:
     """The section that has a model a row and a set a column, or several, one for each preset; the paper's error in
-    brackets. A model that was not run and has no published number is left out.
+    brackets. A model that was not run and has no published number is left out, and the section if that is all.
     """
     cells: dict[str, dict[str, str]] = {}
     for definition, result in entries:
@@ -55,6 +55,8 @@ def side_by_side(entries: Sequence[Entry]) -> str:
         paper = f" ({_published(definition)})" if definition.paper else ""
         ours = mean_and_spread(errors_of(result, "test"), _DIGITS) if result else _NOT_RUN
         cells.setdefault(model, {})[column] = ours + paper
+    if not cells:
+        return []
     columns = sorted({column for row in cells.values() for column in row})
     lines = [
         "## Image sets, side by side\n",
@@ -63,7 +65,7 @@ def side_by_side(entries: Sequence[Entry]) -> str:
         "|---" * (len(columns) + 1) + "|",
         *(f"| {model} | {' | '.join(row.get(name, '') for name in columns)} |" for model, row in sorted(cells.items())),
     ]
-    return "\n".join(lines) + "\n"
+    return ["\n".join(lines) + "\n"]
 
 
 def errors_of(result: dict[str, Any], part: str) -> list[float]:

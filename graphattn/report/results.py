@@ -39,8 +39,7 @@ def write_results(folder: Path) -> Path:
         entries = [entry for name in group for entry in _entries(folder / name, name)]
         parts.append(_table(data_set, entries))
         images += entries if image_sets.of_images(entries[0][0]) else []
-    if images:
-        parts.append(image_sets.side_by_side(images))
+    parts += image_sets.side_by_side(images)
     parts += speed.section(folder / "bench")
     path = folder / "RESULTS.md"
     part = path.with_suffix(".md.part")

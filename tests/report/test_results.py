@@ -256,8 +256,9 @@ def test_image_sets_side_by_side(folder: Path) -> None:
     ], "what was not run and is not published is left out"
 
 
-def test_no_images_no_such_table(folder: Path) -> None:
+def test_no_numbers_no_such_table(folder: Path) -> None:
     define(folder, "digits/graph")
+    define_images(folder, "fashion-mnist/theirs", data="fashion-mnist", paper="")
     assert "side by side" not in write_results(folder).read_text(encoding="utf-8")
 
 
