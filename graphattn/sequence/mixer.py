@@ -22,7 +22,7 @@ from graphattn.sequence.ring import Ring
 from graphattn.sequence.taps import Norm
 
 Mixer = Literal["light", "dynamic", "self-attention"]
-MIXERS = ("light", "dynamic", "self-attention")
+MIXERS: tuple[Mixer, ...] = ("light", "dynamic", "self-attention")
 
 
 def make_mixer(
