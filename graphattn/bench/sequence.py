@@ -1,9 +1,10 @@
-"""Mixers of a sequence as it grows: O(T K) for the convolutions, O(T^2) for self-attention."""
+"""What mixes the steps of a sequence as it grows: O(T K) for the convolutions, O(T^2) for self-attention."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,25 +14,27 @@ from torch import Tensor
 from graphattn import ops
 from graphattn.bench import memory
 from graphattn.bench.case import Case, Entry
-from graphattn.sequence import SelfAttention, make_mixer
-from graphattn.sequence.mixer import ConvolutionMixer, Mixer
+from graphattn.sequence import SelfAttention, dynamic_conv, lightweight_conv, make_mixer, multihead_attention
+from graphattn.sequence.mixer import Mixer
 
 _OTHERS = {"dynamic": ("reference", "unfolded"), "light": ("reference", "conv1d"), "self-attention": ("matrices",)}
 
 
 @dataclass(frozen=True)
 class SequenceCase(Case):
-    """A mixer, with its linear maps, on one causal sequence of so many steps; all weights want their gradient.
+    """One causal sequence of so many steps, mixed; all arguments want their gradient.
 
-    "graphattn" is the mixer of `sequence`; "reference" the same on that back end, one pass a tap in plain PyTorch.
-    Against them stand, as they are usually written, "unfolded": a product of matrices in which each value stands once
-    a tap, and their gradients; "conv1d": torch's depthwise convolution; "matrices": softmax of a T x T matrix a head,
-    where graphattn uses scaled_dot_product_attention.
+    By itself this is a function of values and logits, or of q, k and v; with `maps` it is the mixer of a block, with
+    the linear maps that make these. "graphattn" is what `sequence` has; "reference" the same on that back end, one
+    pass a tap in plain PyTorch. Against them stand, as they are usually written, "unfolded": a product of matrices in
+    which each value stands once a tap, and their gradients; "conv1d": torch's depthwise convolution; "matrices":
+    softmax of a T x T matrix a head, where graphattn uses scaled_dot_product_attention.
     """
 
     name: str
     mixer: Mixer
     steps: int
+    maps: bool = False
     channels: int = 512
     heads: int = 8
     kernel_size: int = 31
@@ -58,47 +61,64 @@ class SequenceCase(Case):
 
     def build(self, contestant: str, device: str) -> Entry:
         generator = torch.Generator().manual_seed(0)
+
+        def drawn(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator).to(device)
+
+        run, rows = self._function(contestant), (1, self.steps, self.channels)
+        if not self.maps:
+            shapes = {"q": rows, "k": rows, "v": rows}
+            if self.mixer != "self-attention":
+                per_step = (1, self.steps) if self.mixer == "dynamic" else ()
+                shapes = {"x": rows, "logits": (*per_step, self.heads, self.kernel_size)}
+            leaves = {name: drawn(*shape).requires_grad_() for name, shape in shapes.items()}
+            return Entry(lambda _: run(*leaves.values()), lambda: None, leaves)
         mixer = make_mixer(self.mixer, self.channels, self.heads, self.kernel_size, causal=True).to(device)
         with torch.no_grad():
             for parameter in mixer.parameters():
-                drawn = torch.randn(parameter.shape, generator=generator) * self.channels**-0.5
-                parameter.copy_(drawn)
-        x = torch.randn(1, self.steps, self.channels, generator=generator).to(device).requires_grad_()
-        leaves = {"x": x} | dict(mixer.named_parameters())
+                parameter.copy_(drawn(*parameter.shape) * self.channels**-0.5)
+        x = drawn(*rows).requires_grad_()
 
         def compute(_: None) -> Tensor:
-            if contestant == "reference":
-                with ops.use(backend="reference"):
-                    return mixer(x)
-            return mixer(x) if contestant == "graphattn" else _WRITTEN[contestant](mixer, x)
+            if isinstance(mixer, SelfAttention):
+                return mixer.output(run(mixer.query(x), mixer.key(x), mixer.value(x)))
+            y = mixer.inward(x)
+            return mixer.outward(run(y, mixer.convolution.logits(y)))
 
-        return Entry(compute, lambda: None, leaves, list(mixer.parameters()))
+        return Entry(compute, lambda: None, {"x": x} | dict(mixer.named_parameters()), list(mixer.parameters()))
 
-
-def _unfolded(mixer: ConvolutionMixer, x: Tensor) -> Tensor:
-    convolution = mixer.convolution
-    y = mixer.inward(x)
-    weights = convolution.logits(y).softmax(-1)  # [B, T, H, K]
-    taps = F.pad(y, (0, 0, convolution.left, 0)).unfold(1, convolution.kernel_size, 1)  # [B, T, d, K]
-    out = taps.unflatten(2, (convolution.heads, -1)).matmul(weights.unsqueeze(-1))
-    return mixer.outward(out.flatten(2))
-
-
-def _conv1d(mixer: ConvolutionMixer, x: Tensor) -> Tensor:
-    convolution = mixer.convolution
-    kernel = convolution.logits(x).softmax(-1).repeat_interleave(convolution.channels // convolution.heads, 0)
-    rows = F.pad(mixer.inward(x).transpose(1, 2), (convolution.left, 0))
-    return mixer.outward(F.conv1d(rows, kernel.unsqueeze(1), groups=convolution.channels).transpose(1, 2))
+    def _function(self, contestant: str) -> Callable[..., Tensor]:
+        if self.mixer == "self-attention":
+            if contestant == "matrices":
+                return partial(_matrices, heads=self.heads)
+            return partial(multihead_attention, heads=self.heads, causal=True)
+        if contestant in ("unfolded", "conv1d"):
+            return _unfolded if contestant == "unfolded" else _conv1d
+        convolve = dynamic_conv if self.mixer == "dynamic" else lightweight_conv
+        run = partial(convolve, left=self.kernel_size - 1)
+        return run if contestant == "graphattn" else partial(_on_reference, run)
 
 
-def _matrices(mixer: SelfAttention, x: Tensor) -> Tensor:
-    q, k, v = (
-        part(x).unflatten(-1, (mixer.heads, -1)).transpose(1, 2) for part in (mixer.query, mixer.key, mixer.value)
-    )
+def _on_reference(run: Callable[..., Tensor], x: Tensor, logits: Tensor) -> Tensor:
+    with ops.use(backend="reference"):
+        return run(x, logits)
+
+
+def _unfolded(x: Tensor, logits: Tensor) -> Tensor:
+    heads, taps = logits.shape[-2:]
+    rows = F.pad(x, (0, 0, taps - 1, 0)).unfold(1, taps, 1).unflatten(2, (heads, -1))  # [B, T, H, D, K]
+    return rows.matmul(logits.softmax(-1).unsqueeze(-1)).flatten(2)
+
+
+def _conv1d(x: Tensor, logits: Tensor) -> Tensor:
+    kernel = logits.softmax(-1).repeat_interleave(x.shape[2] // len(logits), 0).unsqueeze(1)
+    rows = F.pad(x.transpose(1, 2), (logits.shape[1] - 1, 0))
+    return F.conv1d(rows, kernel, groups=x.shape[2]).transpose(1, 2)
+
+
+def _matrices(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    q, k, v = (rows.unflatten(-1, (heads, -1)).transpose(1, 2) for rows in (q, k, v))
     logits = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-    later = torch.ones(logits.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
+    later = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
     weights = logits.masked_fill(later, -torch.inf).softmax(-1)
-    return mixer.output((weights @ v).transpose(1, 2).flatten(2))
-
-
-_WRITTEN: dict[str, Callable[..., Tensor]] = {"unfolded": _unfolded, "conv1d": _conv1d, "matrices": _matrices}
+    return (weights @ v).transpose(1, 2).flatten(2)

@@ -111,8 +111,9 @@ SEEDS = tuple(
 
 DEPTH = tuple(DepthCase(f"depth-{layers}", layers) for layers in (6, 18, 36))
 
-SEQUENCE = tuple(
-    SequenceCase(f"{mixer}-{steps}", mixer, steps) for steps in (128, 512, 2048, 8192, 16384) for mixer in MIXERS
+SEQUENCE = (
+    *(SequenceCase(f"{m}-{steps}", m, steps) for steps in (128, 512, 2048, 8192, 16384) for m in MIXERS),
+    *(SequenceCase(f"{m}-maps-{steps}", m, steps, maps=True) for steps in (512, 8192) for m in MIXERS),
 )
 
 SUITES: dict[str, tuple[AnyCase, ...]] = {

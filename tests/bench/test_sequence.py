@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from graphattn.bench import SUITES, memory, run
 from graphattn.bench.sequence import SequenceCase
-from graphattn.sequence import MIXERS
+from graphattn.sequence import MIXERS, make_mixer
+from graphattn.sequence.mixer import Mixer
 
 
-def small(mixer: str, steps: int = 20) -> SequenceCase:
-    return SequenceCase(f"{mixer}-{steps}", mixer, steps, channels=16, heads=2, kernel_size=5)  # type: ignore[arg-type]
+def small(mixer: str, steps: int = 20, maps: bool = False) -> SequenceCase:
+    return SequenceCase("small", mixer, steps, maps, channels=16, heads=2, kernel_size=5)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("maps", [False, True])
 @pytest.mark.parametrize("mixer", MIXERS)
-def test_contestants_agree(mixer: str) -> None:
-    case = small(mixer)
+def test_contestants_agree(mixer: str, maps: bool) -> None:
+    case = small(mixer, maps=maps)
     (rows,) = run("sequence", [case], 5)
     assert {row["status"] for row in rows} == {"ok"}
     assert {row["contestant"] for row in rows} == set(case.contestants("cpu"))
@@ -26,6 +29,13 @@ def test_contestants_agree(mixer: str) -> None:
 
 def kept(mixer: str, contestant: str, steps: int) -> float:
     return memory.kept(small(mixer, steps).build(contestant, "cpu"))[0]
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_with_its_maps_it_is_the_mixer_of_a_block(mixer: Mixer) -> None:
+    entry, whole = small(mixer, maps=True).build("graphattn", "cpu"), make_mixer(mixer, 16, 2, 5, causal=True)
+    whole.load_state_dict({name: leaf for name, leaf in entry.leaves.items() if name != "x"})
+    torch.testing.assert_close(entry.output(), whole(entry.leaves["x"]))
 
 
 @pytest.mark.parametrize(("mixer", "contestant"), [(m, "graphattn") for m in MIXERS] + [("dynamic", "unfolded")])
@@ -45,5 +55,6 @@ def test_more_memory_than_there_is() -> None:
 
 
 def test_the_suite_grows_from_128_to_16384_steps_for_each_mixer() -> None:
-    steps = {mixer: [c.steps for c in SUITES["sequence"] if c.mixer == mixer] for mixer in MIXERS}  # type: ignore[attr-defined]
-    assert set(map(tuple, steps.values())) == {(128, 512, 2048, 8192, 16384)}
+    cases = [case for case in SUITES["sequence"] if isinstance(case, SequenceCase) and not case.maps]
+    for mixer in MIXERS:
+        assert [case.steps for case in cases if case.mixer == mixer] == [128, 512, 2048, 8192, 16384]
