@@ -2,6 +2,7 @@
 
 from graphattn.training.adabound import AdaBound, AdaBoundW
 from graphattn.training.asked import task
+from graphattn.training.averaging import average_states
 from graphattn.training.batched import run_batch, run_batches
 from graphattn.training.captured import captured
 from graphattn.training.detection import Detection
@@ -43,6 +44,7 @@ __all__ = [
     "SampledNodeClassification",
     "SideBySide",
     "Task",
+    "average_states",
     "captured",
     "fit",
     "layerwise",
