@@ -69,7 +69,7 @@ def staged(sizes: Sequence[int], maker: Callable[[int], Graph] = history) -> Gra
         senders.append(part.senders + offset)
         receivers.append(part.receivers + offset)
         offset += size
-    none = [torch.zeros(0, dtype=torch.int64)]
+    none = [torch.zeros(0, dtype=torch.int64, device="cpu")]
     return Graph(torch.cat(senders or none), torch.cat(receivers or none), offset, offset)
 
 
@@ -77,7 +77,7 @@ def _dag(num_layers: int, sources: Callable[[int], Iterable[int]]) -> Graph:
     if num_layers < 0:
         raise ValueError(f"num_layers is {num_layers}, needed a number that is not negative")
     edges = [(j, i) for i in range(num_layers) for j in sources(i)]
-    senders, receivers = torch.tensor(edges, dtype=torch.int64).reshape(-1, 2).T
+    senders, receivers = torch.tensor(edges, dtype=torch.int64, device="cpu").reshape(-1, 2).T
     return Graph(senders, receivers, num_layers, num_layers)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from graphattn.data import GraphSet, Images, NodeData, SceneSet
 from graphattn.experiment import Experiment
-from graphattn.models import DETECTORS, GRAPH_MODELS, IMAGE_MODELS, GraphNetwork, MoleculeEncoder
+from graphattn.models import DETECTORS, GRAPH_MODELS, IMAGE_MODELS, MODELS, GraphNetwork, MoleculeEncoder
 from graphattn.models.layered import Layered
 
 
@@ -38,7 +38,7 @@ def _of_images(definition: Experiment, loaded: Images | SceneSet) -> nn.Module:
     if definition.readout is not None:
         raise ValueError(f"[readout] is for graphs, {loaded.name} has images: leave it out")
     models, kind = (IMAGE_MODELS, "images") if isinstance(loaded, Images) else (DETECTORS, "objects in images")
-    build = models[_of_kind(definition, models, loaded.name, kind)]
+    build = MODELS[_of_kind(definition, models, loaded.name, kind)]
     sized = "image_size" in inspect.signature(build).parameters
     return build(
         loaded.in_channels,
@@ -49,7 +49,7 @@ def _of_images(definition: Experiment, loaded: Images | SceneSet) -> nn.Module:
 
 
 def _of_graphs(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:
-    build = GRAPH_MODELS[_of_kind(definition, GRAPH_MODELS, loaded.name, "graphs")]
+    build = MODELS[_of_kind(definition, GRAPH_MODELS, loaded.name, "graphs")]
     options, readout = definition.model.options, definition.readout
     of_graphs = isinstance(loaded, GraphSet) and loaded.labels_of == "graphs"
     if of_graphs != (readout is not None):

@@ -212,7 +212,7 @@ def test_the_set_by_its_name() -> None:
         ValueError, match="shapes is a set of images, which are handed out as they are: leave out dense"
     ):
         load("shapes", dense=True)
-    with pytest.raises(ValueError, match="shapes is no set of images, whose channels are scaled"):
+    with pytest.raises(ValueError, match="shapes is no set of images, whose pixels are scaled"):
         load("shapes", standardise=True)
 
 
