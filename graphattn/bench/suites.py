@@ -9,6 +9,7 @@ from graphattn.bench.case import AnyCase
 from graphattn.bench.depth import DepthCase
 from graphattn.bench.epochs import EpochCase
 from graphattn.bench.graphs import MadeGraph
+from graphattn.bench.grid import GridCase
 from graphattn.bench.layers import LayerCase
 from graphattn.bench.operations import OpCase
 from graphattn.bench.orders import OrderCase
@@ -109,6 +110,15 @@ SEEDS = tuple(
 
 DEPTH = tuple(DepthCase(f"depth-{layers}", layers) for layers in (6, 18, 36))
 
+# Layers of the published networks on their batches, one that is wider, and one on few images.
+GRID = (
+    GridCase("attention-wise-fashion", images=4096, channels=1, size=28, heads=8),
+    GridCase("attention-wise-fashion-16", images=4096, channels=1, size=28, heads=16),
+    GridCase("attention-wise-cifar", images=1024, channels=3, size=32, heads=8),
+    GridCase("attention-wise-wide", images=64, channels=16, size=32, heads=4),
+    GridCase("attention-wise-few", images=16, channels=1, size=28, heads=8),
+)
+
 SUITES: dict[str, tuple[AnyCase, ...]] = {
     "layers": LAYERS,
     "ops": OPS,
@@ -117,6 +127,7 @@ SUITES: dict[str, tuple[AnyCase, ...]] = {
     "seeds": SEEDS,
     "orders": ORDERS,
     "depth": DEPTH,
+    "grid": GRID,
     "gpu": GPU,
 }
 
