@@ -152,7 +152,9 @@ def report(
 
 @app.command()
 def bench(
-    suite: Annotated[str, typer.Argument(help="layers, ops, scaling, scale, seeds, orders, depth or gpu.")] = "layers",
+    suite: Annotated[
+        str, typer.Argument(help="layers, ops, scaling, scale, seeds, orders, depth, grid or gpu.")
+    ] = "layers",
     case: Annotated[str, typer.Option(help="Only the cases whose name contains this.")] = "",
     repeats: Annotated[int, typer.Option(help="Timed rounds through all contestants of a case, at least 5.")] = 11,
     threads: Annotated[int | None, typer.Option(help="Threads for torch; default: as many as it takes.")] = None,
@@ -166,13 +168,13 @@ def bench(
     their files are there. ops: the operations by themselves, over the back ends. scaling: 10^4 to 10^7 edges, and a hub
     that 10^6 enter. scale: graphs that fill the memory, trained on whole and sampled. seeds: an epoch of several seeds
     of GAT on Cora and Citeseer, as `run --batch-seeds` trains them and one by one. orders: a layer on real graphs whose
-    nodes are called by other names. depth: attention over the layers of a network. gpu: what is for a GPU beside
-    these, with --device cuda: 62 million edges, half precision.
+    nodes are called by other names. depth: attention over the layers of a network. grid: Attention-Wise layers on
+    images. gpu: what is for a GPU beside these, with --device cuda: 62 million edges, half precision.
 
     Contestants must agree in output and gradients, then take turns in one process; scale takes each in a process of its
     own, over three steps, uncompared. "x base" is the median of PyG eager (ops: of the back end `reference`; seeds: of
-    one by one; orders: as it comes; depth: a concatenated cache) over theirs. A case that is timed again replaces its
-    rows in the CSV.
+    one by one; orders: as it comes; depth: a concatenated cache; grid: torch eager) over theirs. A case that is timed
+    again replaces its rows in the CSV.
     """
     from graphattn import bench as benches
 
