@@ -63,7 +63,7 @@ sanitize: $(VENV)/.locked
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(abspath $(SANITIZED)) \
 		$(BIN)/pytest -x -p no:cacheprovider -k 'not gpu and not no_array_of_edges' \
-		$(SANITIZE_ARGS) tests/ops tests/test_graph.py tests/data/test_neighbor_loader.py
+		$(SANITIZE_ARGS) tests/ops tests/grid tests/test_graph.py tests/data/test_neighbor_loader.py
 
 # From the source tree, with whatever torch that machine has: the kernels for GPUs need no compiler.
 gpu:

@@ -34,7 +34,9 @@ else:
 
 # Entries that definitions got after results were recorded, and their defaults: all of [train] but the first ones.
 _FIRST = ("lr", "weight_decay", "decay", "epochs", "stop", "patience", "precision")
-_LATER = {"reorder": False, "standardise": False} | {k: v for k, v in asdict(Train()).items() if k not in _FIRST}
+_LATER = {"reorder": False, "standardise": False, "centre": False} | {
+    k: v for k, v in asdict(Train()).items() if k not in _FIRST
+}
 
 FOLDER = Path("experiments")  # of the working directory: a checkout's own, else made by the first recorded run
 _PACKAGE = Path(__file__).resolve().parent
@@ -51,6 +53,7 @@ class Data:
     dense: bool = False
     reorder: bool = False
     standardise: bool = False
+    centre: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ class Train:
     of the epochs `milestones` on; `cosine`, down to 0 at the end; `one-cycle`, as torch.optim.lr_scheduler.OneCycleLR
     with constant momentum. For the first `warmup` epochs, which count among them, it rises linearly, or is `warmup_lr`.
 
-    `stop` is a rule of `training.stopping`.
+    `stop` is a rule of `training.stopping`. On images, with `log_gradient`, the mean absolute gradient of the first
+    layer's parameters in the last step of each epoch is among the measures.
     """
 
     lr: float = 0.01
@@ -57,6 +58,7 @@ class Train:
     factor: float = 0.1
     warmup: int = 0
     warmup_lr: float | None = None
+    log_gradient: bool = False
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:

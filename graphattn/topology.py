@@ -1,4 +1,6 @@
-"""Makers of Graphs: from PyG's edge_index in any layout, from points, of a sequence, and to and from networkx."""
+"""Makers of Graphs: from PyG's edge_index in any layout, from points, of a sequence or the pixels of a grid, and to and
+from networkx.
+"""
 
 from __future__ import annotations
 
@@ -79,6 +81,33 @@ def band(length: int, left: int, right: int) -> Graph:
     return Graph(senders[exist], steps.unsqueeze(1).expand_as(senders)[exist], length, length)
 
 
+def clique(n: int) -> Graph:
+    """Each of n nodes hears all of them, itself too; receiver by receiver, senders in order.
+
+    Raises:
+        ValueError: a negative number of nodes.
+    """
+    return rows(1, n)
+
+
+def rows(height: int, width: int) -> Graph:
+    """Each pixel of a grid hears its whole row, itself too. Pixel (y, x) is node y * width + x.
+
+    Raises:
+        ValueError: a negative size.
+    """
+    return _cliques(_grid(height, width))
+
+
+def columns(height: int, width: int) -> Graph:
+    """Each pixel of a grid hears its whole column, itself too: `rows`, turned; edges go column by column.
+
+    Raises:
+        ValueError: a negative size.
+    """
+    return _cliques(_grid(height, width).t())
+
+
 def from_networkx(graph: networkx.Graph) -> Graph:
     """Nodes are numbered in networkx's order; an undirected edge becomes one edge each way (a loop stays one).
 
@@ -108,6 +137,21 @@ def to_networkx(graph: Graph) -> networkx.MultiDiGraph:
     for e, (s, r) in enumerate(ends):
         drawn.add_edge(senders[s], receivers[r], key=e)
     return drawn
+
+
+def _grid(height: int, width: int) -> Tensor:
+    """[height, width]: the numbers of the pixels."""
+    if height < 0 or width < 0:
+        raise ValueError(f"the grid is {height} x {width}: needed sizes that are not negative")
+    return torch.arange(height * width).view(height, width)
+
+
+def _cliques(groups: Tensor) -> Graph:
+    """Each row [n] of `groups` is a clique; together they hold every node once."""
+    count, n = groups.shape
+    senders = groups.unsqueeze(1).expand(count, n, n).flatten()
+    receivers = groups.unsqueeze(2).expand(count, n, n).flatten()
+    return Graph(senders, receivers, groups.numel(), groups.numel())
 
 
 def _ends(edge_index: Any) -> tuple[Tensor, Tensor, tuple[int, int] | None]:

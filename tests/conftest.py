@@ -12,7 +12,9 @@ from jaxtyping import install_import_hook
 
 # Before anything imports graphattn. The doors of `ops` are left out: they check bad input themselves.
 install_import_hook(
-    [f"graphattn.ops.{name}" for name in ("reference", "dense", "scatter", "scores", "dropout")], "beartype.beartype"
+    [f"graphattn.ops.{name}" for name in ("reference", "dense", "scatter", "scores", "dropout")]
+    + ["graphattn.grid.reference"],
+    "beartype.beartype",
 )
 
 if not torch.cuda.is_available():

@@ -24,7 +24,7 @@ ROWS = [
     ["training"],
     ["experiment"],
     ["models", "data"],
-    ["conv", "depth", "sequence"],
+    ["conv", "depth", "grid", "sequence"],
     ["ops"],
     ["topology", "layer_dags"],
     ["graph"],

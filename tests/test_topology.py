@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch_geometric import EdgeIndex
 
 from graphattn import Graph, topology
-from graphattn.topology import band, from_edge_index, from_networkx, knn, to_networkx
+from graphattn.topology import band, clique, columns, from_edge_index, from_networkx, knn, rows, to_networkx
 
 # torch says once a process that its compressed layouts are in beta
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse .* tensor support is in beta state:UserWarning")
@@ -193,6 +193,34 @@ def test_a_band_as_long_as_its_sequence_is_complete():
 def test_a_band_of_negative_size_is_refused(arguments, name):
     with pytest.raises(ValueError, match=f"{name} is {min(arguments)}: needed 0 or more"):
         band(*arguments)
+
+
+def test_a_clique_joins_everyone_to_everyone_once():
+    assert pairs(clique(2)) == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    g = clique(5)
+    assert g.is_complete and g.num_receivers == 5
+    assert nx.is_isomorphic(nx.Graph(to_networkx(g.without_self_loops())), nx.complete_graph(5))
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 4), (1, 5), (5, 1), (1, 1), (0, 3), (3, 0)])
+def test_pixels_hear_their_row_and_their_column(height, width):
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    for maker, along in ((rows, 0), (columns, 1)):
+        expected = {(i, j) for i, p in enumerate(pixels) for j, q in enumerate(pixels) if p[along] == q[along]}
+        g = maker(height, width)
+        assert set(pairs(g)) == expected and g.num_edges == len(expected)
+        assert g.num_senders == g.num_receivers == height * width
+
+
+def test_rows_and_columns_together_are_the_rooks_graph():
+    both = [pair for g in (rows(3, 4), columns(3, 4)) for pair in pairs(g.without_self_loops())]
+    assert nx.is_isomorphic(nx.Graph(both), nx.line_graph(nx.complete_bipartite_graph(3, 4)))
+
+
+@pytest.mark.parametrize("maker", [rows, columns])
+def test_a_grid_of_negative_size_is_refused(maker):
+    with pytest.raises(ValueError, match=r"grid is 2 x -1.*not negative"):
+        maker(2, -1)
 
 
 def test_from_networkx_numbers_nodes_in_order_and_keeps_the_direction():

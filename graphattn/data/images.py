@@ -99,6 +99,7 @@ def load_images(
     split: str | None = None,
     seed: int = 0,
     standardise: bool = False,
+    centre: bool = False,
     folder: Path | None = None,
 ) -> Images:
     """Load the set of images called `name` (see `names()`), or the one that a manifest of your own (a .toml path)
@@ -109,12 +110,16 @@ def load_images(
             manifest says validate; default: the manifest's.
         seed: says which ones are held out.
         standardise: each channel has mean 0 and variance 1 over the training images; else bytes become 0 to 1.
+        centre: bytes become -1 to 1.
         folder: where to look for the files first, laid out as FOLDER/NAME/<official file names>.
 
     Raises:
-        ValueError: an unknown set or split; a truncated or altered file; sizes or labels that are wrong.
+        ValueError: an unknown set or split; both `standardise` and `centre`; a truncated or altered file; sizes or
+            labels that are wrong.
         FileNotFoundError: a file that is neither at hand nor downloadable.
     """
+    if standardise and centre:
+        raise ValueError("standardise and centre are both true, needed one of them at most: each scales the pixels")
     manifest = manifests.read(name)
     split = manifest.default_split if split is None else split
     one_of(split, manifest.splits, f"split of {manifest.name}")
@@ -123,7 +128,10 @@ def load_images(
     )
     _check(manifest, raw)
     train, val = _held_out(manifest, split, len(raw.train), seed)
-    offset, scale = _moments(raw.train[train]) if standardise else (torch.zeros(manifest.sizes.shape[0]), None)
+    half = torch.full((manifest.sizes.shape[0],), 127.5)
+    offset, scale = (half, half) if centre else (torch.zeros_like(half), 2 * half)
+    if standardise:
+        offset, scale = _moments(raw.train[train])
     return Images(
         manifest.name,
         *_part(raw.train, raw.train_labels, train),
@@ -131,7 +139,7 @@ def load_images(
         *_part(raw.test, raw.test_labels, np.arange(len(raw.test))),
         num_classes=manifest.sizes.classes,
         offset=offset[:, None, None],
-        scale=(torch.full_like(offset, 255.0) if scale is None else scale)[:, None, None],
+        scale=scale[:, None, None],
         score=manifest.score,
     )
 

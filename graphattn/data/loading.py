@@ -22,18 +22,19 @@ def load(
     dense: bool = False,
     reorder: bool = False,
     standardise: bool = False,
+    centre: bool = False,
     folder: Path | None = None,
 ) -> NodeData | GraphSet | Images | SceneSet:
     """Load any data set: `load_nodes` if it is one graph, `load_graphs` if it is a set of graphs, `load_images` if it
     is one of images, `load_scenes` if there are objects in them.
 
     Raises:
-        ValueError: also `row_normalise`, `dense` or `reorder` for a set of graphs or images, and `standardise` for
-            what is no set of images of one class each.
+        ValueError: also `row_normalise`, `dense` or `reorder` for a set of graphs or images, and `standardise` or
+            `centre` for what is no set of images of one class each.
     """
     manifest = manifests.read(name)
-    if not manifest.of_images and standardise:
-        raise ValueError(f"{name} is no set of images, whose channels are scaled: leave out standardise")
+    if not manifest.of_images and (standardise or centre):
+        raise ValueError(f"{name} is no set of images, whose pixels are scaled: leave out standardise and centre")
     pictures = manifest.of_images or manifest.of_scenes
     if not pictures and manifest.format not in graph_sets.READERS:
         return load_nodes(
@@ -44,7 +45,7 @@ def load(
         if given:
             raise ValueError(f"{name} is a set of {kind}, which are handed out as they are: leave out {option}")
     if manifest.of_images:
-        return load_images(name, split=split, seed=seed, standardise=standardise, folder=folder)
+        return load_images(name, split=split, seed=seed, standardise=standardise, centre=centre, folder=folder)
     if manifest.of_scenes:
         return load_scenes(name, split=split)
     return load_graphs(name, split=split, seed=seed, folder=folder)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from graphattn.models.attention_wise import AttentionWiseNetwork
 from graphattn.models.centernet import centernet
 from graphattn.models.cheb import Cheb
 from graphattn.models.efficientnet import EfficientNet
@@ -45,6 +46,7 @@ GRAPH_MODELS: dict[str, Callable[..., nn.Module]] = {
     "sage": SAGE,
 }
 IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
+    "attention-wise": AttentionWiseNetwork,
     "control": ControlNetwork,
     "efficientnet": EfficientNet,
     "resnet": CifarResNet,

@@ -89,6 +89,12 @@ def chosen(name: str | None, device: str) -> ModuleType:
     return module
 
 
+def on_kernels(device: str) -> bool:
+    """Whether the device's fused back end is what runs now: for a layer that brings kernels of its own."""
+    name = current().backend
+    return chosen(name if name in (None, "cpu", "gpu") else "reference", device) is _loaded.get(_FUSED.get(device, ""))
+
+
 def _is_transformed() -> bool:
     """Whether a derivative is taken forward or a function transformed, which custom operations drop in silence."""
     if torch.compiler.is_compiling():

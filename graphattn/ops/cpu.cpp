@@ -18,7 +18,8 @@ namespace nb = nanobind;
 
 namespace graphattn {
 
-void bind_sampling(nb::module_ &module);  // data/sampling_door.cpp
+void bind_sampling(nb::module_ &module);        // data/sampling_door.cpp
+void bind_attention_wise(nb::module_ &module);  // grid/attention_wise_door.cpp
 
 #define DECLARE(isa) namespace isa { extern const Kernels kernels; }
 DECLARE(baseline)
@@ -56,12 +57,6 @@ const Kernels *chosen = nullptr;  // by name, or by width
 
 // A row shorter than two of AVX-512's registers is mostly remainder there.
 constexpr int64_t LONG_ROW = 32;
-
-const Kernels *kernels_for(int64_t width) {
-  if (chosen) return chosen;
-  const auto &list = available();
-  return width < LONG_ROW && list.size() > 2 ? list[1] : list[0];
-}
 
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> names;
@@ -323,6 +318,13 @@ NB_MODULE(_cpu, module) {
   module.def("group", group, "ends"_a.noconvert(), "others"_a.noconvert(), "other_nodes"_a, "threads"_a, "ptr"_a.noconvert(), "edges"_a.noconvert(), "grouped_others"_a.noconvert());
   nb::set_leak_warnings(false);  // a process that ends at once, as workers do, need not tidy up
   bind_sampling(module);
+  bind_attention_wise(module);
+}
+
+const Kernels *kernels_for(int64_t width) {
+  if (chosen) return chosen;
+  const auto &list = available();
+  return width < LONG_ROW && list.size() > 2 ? list[1] : list[0];
 }
 
 }  // namespace graphattn

@@ -17,6 +17,10 @@
 
 namespace graphattn {
 namespace GRAPHATTN_ISA {
+
+void attention_wise_forward(const AttentionWise &, const AttentionWiseForward &);  // grid/attention_wise.cpp
+void attention_wise_backward(const AttentionWise &, const AttentionWiseBackward &);
+
 namespace {
 
 // ---- what all passes know of the call
@@ -552,7 +556,8 @@ void drop(const Drop &drop) { BY_TYPE(drop.type, drop_of, drop) }
 #define TEXT_OF(name) #name
 #define TEXT(name) TEXT_OF(name)
 extern const Kernels kernels;
-const Kernels kernels = {TEXT(GRAPHATTN_ISA), forward, backward, weighted_sum, drop, band_sum, band_sum_backward};
+const Kernels kernels = {TEXT(GRAPHATTN_ISA), forward, backward, weighted_sum, drop, band_sum, band_sum_backward,
+                         attention_wise_forward, attention_wise_backward};
 
 }  // namespace GRAPHATTN_ISA
 }  // namespace graphattn

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "../grid/attention_wise.h"
+
 namespace graphattn {
 
 enum class Score { given, additive, additive_v2, dot_product };
@@ -99,6 +101,10 @@ struct Kernels {
   void (*drop)(const Drop &);
   void (*band_sum)(const Band &, void *out);
   void (*band_sum_backward)(const Band &, const BandGradients &);
+  void (*attention_wise_forward)(const AttentionWise &, const AttentionWiseForward &);
+  void (*attention_wise_backward)(const AttentionWise &, const AttentionWiseBackward &);
 };
+
+const Kernels *kernels_for(int64_t width);  // the best for rows of so many numbers, or the one chosen by name
 
 }  // namespace graphattn

@@ -17,7 +17,7 @@ from graphattn.training.ranks import number
 from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.tasks import NodeClassification, Task
 
-_OF_IMAGES = ("augment", "label_smoothing", "channels_last", "compile")
+_OF_IMAGES = ("augment", "label_smoothing", "channels_last", "compile", "log_gradient")
 
 
 def task(
@@ -115,4 +115,5 @@ def _of_images(
         augment=train.augment,
         label_smoothing=train.label_smoothing,
         channels_last=train.channels_last,
+        log_gradient=train.log_gradient,
     )

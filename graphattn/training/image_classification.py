@@ -25,6 +25,7 @@ class ImageClassification:
     label_smoothing: the part s of each label that is given to all classes alike: the loss is (1 - s) times that of the
         label plus s times the mean over the classes. Measures are without.
     channels_last: images are laid out by pixel, as the model's weights should be.
+    log_gradient: `gradient` is among the measures, see `first_gradient`.
     """
 
     whole: ClassVar[bool] = False
@@ -37,10 +38,11 @@ class ImageClassification:
         augment: Literal["none", "crop-flip"] = "none",
         label_smoothing: float = 0.0,
         channels_last: bool = False,
+        log_gradient: bool = False,
     ) -> None:
         self.data = data
         self.score = data.score
-        self.augment, self.label_smoothing = augment, label_smoothing
+        self.augment, self.label_smoothing, self.log_gradient = augment, label_smoothing, log_gradient
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._shares = Shares(len(data.train), batch)
 
@@ -74,7 +76,8 @@ class ImageClassification:
         found = {}
         for part, (images, labels) in self.data.held_out().items():
             found[part] = (torch.cat([model(self._seen(some)) for some in images.split(_AT_ONCE)]), labels)
-        return measures_of(self.score, found)
+        gradient = {"gradient": first_gradient(model)} if self.log_gradient else {}
+        return measures_of(self.score, found) | gradient
 
     def over_epochs(self, history: Sequence[dict[str, float]], kept: int) -> dict[str, float]:
         """The kept epoch's train_loss, the mean over its steps; and beside its test score the best of any epoch, which
@@ -85,3 +88,12 @@ class ImageClassification:
 
     def _seen(self, images: Tensor) -> Tensor:
         return self.data.pixels(images).contiguous(memory_format=self._format)
+
+
+def first_gradient(model: nn.Module) -> float:
+    """The mean absolute gradient, of the last step, of all parameters of the layer that has the first; NaN without."""
+    named = dict(model.named_parameters())
+    first = next(iter(named))
+    layer = first[: first.rfind(".") + 1]
+    grads = [p.grad.abs().flatten() for name, p in named.items() if name.startswith(layer) and p.grad is not None]
+    return float(torch.cat(grads).mean()) if grads else float("nan")

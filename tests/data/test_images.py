@@ -114,6 +114,13 @@ def test_bytes_become_0_to_1(tiny: Callable[..., Path]) -> None:
     assert found.test.dtype == torch.uint8, "and the bytes stay bytes"
 
 
+def test_bytes_become_minus_1_to_1(tiny: Callable[..., Path]) -> None:
+    found = of(tiny("cifar10"), centre=True)
+    torch.testing.assert_close(found.pixels(found.test), torch.from_numpy(TEST).float() / 127.5 - 1)
+    with pytest.raises(ValueError, match="standardise and centre are both true, needed one"):
+        of(tiny("cifar10"), centre=True, standardise=True)
+
+
 def test_channels_are_standardised_by_the_training_images_alone(tiny: Callable[..., Path]) -> None:
     found = of(tiny("cifar10"), split="held-out", standardise=True)
     pixels = found.pixels(found.train)
@@ -243,8 +250,9 @@ def test_options_of_graphs_are_not_those_of_images(tiny: Callable[..., Path]) ->
     for option in ("row_normalise", "dense", "reorder"):
         with pytest.raises(ValueError, match=f"set of images, which are handed out as they are: leave out {option}"):
             of(path, **{option: True})
-    with pytest.raises(ValueError, match="digits is no set of images, whose channels are scaled: leave out standard"):
-        load("digits", standardise=True)
+    for option in ("standardise", "centre"):
+        with pytest.raises(ValueError, match="digits is no set of images, whose pixels are scaled: leave out standard"):
+            load("digits", **{option: True})
 
 
 def test_an_archive_is_unpacked_by_what_it_is(

@@ -23,6 +23,13 @@ CASES: dict[str, tuple[str, int, dict[str, object]]] = {  # a model, the images'
     "resnet-dag, bare": ("resnet-dag", 8, {"depth": 14, "rule": "hyper-connections"}),
     "resnet-imagenet": ("resnet-imagenet", 32, {"depth": 18}),
     "resnet-imagenet, bottlenecks": ("resnet-imagenet", 32, {"depth": 50, "stem": "3x3"}),
+    "attention-wise": ("attention-wise", 8, {}),
+    "attention-wise, all": (
+        "attention-wise",
+        5,
+        {"heads": 2, "num_layers": 3, "batch_norm": True, "norm_weights": "drawn", "skip": False, "score_bias": True}
+        | {"score_affine": True, "score_eps": 1e-3, "score_cumulative": True, "conv_bias": False},
+    ),
     "control": ("control", 8, {}),
     "efficientnet": ("efficientnet", 32, {"dropout": 0.5}),
     "efficientnet, drop path": ("efficientnet", 16, {"stem_stride": 1, "drop_path": 0.3}),
@@ -32,7 +39,7 @@ CASES: dict[str, tuple[str, int, dict[str, object]]] = {  # a model, the images'
     "vit, drop path": ("vit", 6, {"patch": 2, "width": 12, "depth": 3, "drop_path": 0.3}),
 }
 COMPILED = [  # one case of each way through a forward pass
-    *("control", "efficientnet, drop path", "resnet", "resnet, bare", "resnet, pre-activation"),
+    *("attention-wise", "control", "efficientnet, drop path", "resnet", "resnet, bare", "resnet, pre-activation"),
     *("resnet-dag", "resnet-imagenet", "vgg, odd size", "vit, drop path"),
 ]
 

@@ -9,6 +9,7 @@ sys.modules["graphattn._cpu"] = None  # what an install without a compiler lacks
 import torch
 from graphattn import Graph, ops
 from graphattn.conv import GATConv
+from graphattn.grid import AttentionWise
 
 graph = Graph(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1]), 3, 2)
 logits, values = torch.randn(3, 2), torch.randn(3, 2, 4, requires_grad=True)
@@ -20,6 +21,7 @@ with warnings.catch_warnings(record=True) as heard:
     ops.weighted_sum(logits[:, 0], values[:, 0], graph)
     ops.feature_dropout(values)
     ops.band_sum(logits, torch.randn(1, 4, 3, 2), 1)
+    AttentionWise(1, 4)(torch.rand(2, 1, 4, 4)).sum().backward()
 assert torch.equal(out, ops.attend(logits, values, graph, backend="reference"))
 print([f"{w.category.__name__}: {w.message}" for w in heard])
 try:

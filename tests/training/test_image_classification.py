@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from graphattn.data.augment import PAD
 from graphattn.experiment import Experiment
 from graphattn.models import IMAGE_MODELS, MODELS
 from graphattn.training import Diverged, Finished, ImageClassification, Job, fit, prepared, run_seed, summary, task
+from graphattn.training.image_classification import first_gradient
 from graphattn.training.stopping import Last
 
 CLASSES = 3
@@ -321,6 +323,28 @@ def test_a_compiled_model_gives_the_same(images: Images) -> None:
     torch.testing.assert_close(compiled.eval()(x), plain.eval()(x))
 
 
+def test_the_first_layers_gradient_is_that_of_the_epochs_last_step(images: Images, tmp_path: Path) -> None:
+    definition = defined(
+        {"name": "small"}, augment="none", momentum=0.0, schedule="constant", batch=22, log_gradient=True
+    )
+    model, _, _ = prepared(job(tmp_path, definition))
+    before = model.conv.weight.detach().clone()
+    result = run_seed(job(tmp_path, replace(definition, train=replace(definition.train, epochs=1))))
+    moved = state(tmp_path)["conv.weight"] - before  # by the rate times the gradient, which decay is added to
+    gradient = (-moved / definition.train.lr - definition.train.weight_decay * before).abs().mean()
+    assert result["gradient"] == pytest.approx(float(gradient), rel=1e-3)
+    assert "gradient" in (tmp_path / "seed-0" / "metrics.csv").read_text().splitlines()[0]
+
+
+def test_of_a_layer_all_gradients_count_and_of_others_none() -> None:
+    model = nn.Sequential(*(nn.Linear(1, 1) for _ in range(11)))
+    assert first_gradient(model) != first_gradient(model), "NaN, as nothing was stepped"
+    for k, layer in enumerate(model, 1):
+        layer.weight.grad, layer.bias.grad = torch.full((1, 1), -2.0 * k), torch.full((1,), 1.0 * k)
+    assert first_gradient(model) == 1.5
+    assert first_gradient(model[3]) == 6.0, "a layer by itself"
+
+
 def test_images_that_are_not_square_have_no_size(monkeypatch: pytest.MonkeyPatch) -> None:
     long = made()
     oblong = Images(**{**vars(long), "train": long.train[:, :, :4]})
@@ -383,7 +407,14 @@ def test_nothing_is_chosen_without_validation(stop: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", [{"augment": "crop-flip"}, {"label_smoothing": 0.1}, {"channels_last": True}, {"compile": True}]
+    "option",
+    [
+        {"augment": "crop-flip"},
+        {"label_smoothing": 0.1},
+        {"channels_last": True},
+        {"compile": True},
+        {"log_gradient": True},
+    ],
 )
 def test_options_of_images(option: dict[str, Any]) -> None:
     table = {"title": "x", "data": {"name": "digits"}, "model": {"name": "mlp"}, "train": option}

@@ -173,7 +173,7 @@ def test_data_is_loaded_as_the_definition_says(tmp_path: Path, loads: list[dict[
     definition = short("digits/mlp", "data.split=random", "data.dense=true")
     run_seed(Job(definition, 5, tmp_path, data_folder=tmp_path / "data"))
     options = {"name": "digits", "split": "random", "row_normalise": None, "dense": True, "reorder": False}
-    options |= {"standardise": False}
+    options |= {"standardise": False, "centre": False}
     assert loads == [{**options, "seed": 5, "folder": tmp_path / "data"}]
 
 
