@@ -14,7 +14,9 @@ from graphattn.bench.operations import OpCase
 from graphattn.bench.orders import OrderCase
 from graphattn.bench.scale import FullBatchCase, SampledCase
 from graphattn.bench.seeds import SeedsCase
+from graphattn.bench.sequence import SequenceCase
 from graphattn.record import one_of
+from graphattn.sequence import MIXERS
 
 # Of the size of the data sets that they are named after, with loops, and as skewed as those are.
 PPI = MadeGraph("ppi", "power-law", 4_700, 135_000)
@@ -109,6 +111,10 @@ SEEDS = tuple(
 
 DEPTH = tuple(DepthCase(f"depth-{layers}", layers) for layers in (6, 18, 36))
 
+SEQUENCE = tuple(
+    SequenceCase(f"{mixer}-{steps}", mixer, steps) for steps in (128, 512, 2048, 8192, 16384) for mixer in MIXERS
+)
+
 SUITES: dict[str, tuple[AnyCase, ...]] = {
     "layers": LAYERS,
     "ops": OPS,
@@ -117,6 +123,7 @@ SUITES: dict[str, tuple[AnyCase, ...]] = {
     "seeds": SEEDS,
     "orders": ORDERS,
     "depth": DEPTH,
+    "sequence": SEQUENCE,
     "gpu": GPU,
 }
 

@@ -29,9 +29,19 @@ def test_wrapping() -> None:
     assert weights["layer3.5"].shape == (2, 64, 6)
 
 
-def test_a_rule_of_ones_own() -> None:
+def test_as_the_backbone_of_a_detector() -> None:
     scope: dict[str, object] = {}
     exec(EXAMPLES[1], scope)
+    maps = scope["maps"]
+    assert isinstance(maps, dict)
+    assert {level: tuple(p.shape) for level, p in maps.items()} == {
+        str(i): (2, 256, 16 >> i, 16 >> i) for i in range(4)
+    }
+
+
+def test_a_rule_of_ones_own() -> None:
+    scope: dict[str, object] = {}
+    exec(EXAMPLES[2], scope)
     rule = scope["Mean"]()  # type: ignore[operator]
     model = wrap(SmallNet(), BLOCKS, rule, images())
     assert model(images()).isfinite().all()
