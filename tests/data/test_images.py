@@ -101,7 +101,7 @@ def test_what_the_files_say(tiny: Callable[..., Path], format: str) -> None:
     assert torch.equal(found.train, torch.from_numpy(TRAIN[:, :channels]))
     assert torch.equal(found.test, torch.from_numpy(TEST[:, :channels]))
     assert (found.train_labels.tolist(), found.test_labels.tolist()) == (LABELS, TEST_LABELS)
-    assert (found.in_channels, found.image_size, found.num_classes, found.score) == (channels, (3, 4), 3, "accuracy")
+    assert (found.in_channels, found.num_classes, found.score) == (channels, 3, "accuracy")
     assert found.val.shape == (0, channels, 3, 4)
     assert list(found.held_out()) == ["test"], "no validation is claimed"
     assert found.summary() == (f"10 images of {channels} x 3 x 4, 3 classes; 7 train, 0 validate, 3 are tested")
@@ -279,7 +279,7 @@ def test_digits_are_the_pixels_that_scikit_learn_has() -> None:
     pixels, target = load_digits(return_X_y=True)
     found = load("digits-images", split="all")
     assert isinstance(found, Images)
-    assert (len(found.train), len(found.test), found.image_size) == (1438, 359, (8, 8))
+    assert (len(found.train), len(found.test), found.image_size) == (1438, 359, 8)
     order = [k * 997 % 1797 for k in range(1797)]
     shown = torch.cat([found.train, found.test]).view(1797, 64)
     assert torch.equal((shown.float() * 16 / 255).round(), torch.from_numpy(pixels[order]).float())

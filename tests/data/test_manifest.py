@@ -37,6 +37,7 @@ NAMES = [
     "ppi-like",
     "ppi-rebuilt",
     "pubmed",
+    "shapes",
     "squirrel-filtered",
     "tolokers",
 ]
@@ -54,7 +55,7 @@ def test_manifest_is_complete(name: str) -> None:
     assert found.name == name
     assert all([found.title, found.licence, found.citation, found.source])
     assert found.sizes.edges or found.sizes.images or found.format in UNSEEN
-    assert bool(found.files) == (found.format not in ("digits", "digits-images", "ppi-like"))
+    assert bool(found.files) == (found.format not in ("digits", "digits-images", "ppi-like", "shapes"))
     for file in found.files:
         if name == "ppi-rebuilt":
             assert not file.url, "these files are nowhere to be downloaded from"
