@@ -9,6 +9,7 @@ from graphattn.bench.case import AnyCase
 from graphattn.bench.depth import DepthCase
 from graphattn.bench.epochs import EpochCase
 from graphattn.bench.graphs import MadeGraph
+from graphattn.bench.grid import GridCase
 from graphattn.bench.layers import LayerCase
 from graphattn.bench.operations import OpCase
 from graphattn.bench.orders import OrderCase
@@ -111,6 +112,14 @@ SEEDS = tuple(
 
 DEPTH = tuple(DepthCase(f"depth-{layers}", layers) for layers in (6, 18, 36))
 
+GRID = (
+    GridCase("attention-wise-fashion", images=4096, channels=1, size=28, heads=8),
+    GridCase("attention-wise-fashion-16", images=4096, channels=1, size=28, heads=16),
+    GridCase("attention-wise-cifar", images=1024, channels=3, size=32, heads=8),
+    GridCase("attention-wise-wide", images=64, channels=16, size=32, heads=4),
+    GridCase("attention-wise-few", images=16, channels=1, size=28, heads=8),
+)
+
 SEQUENCE = (
     *(SequenceCase(f"{m}-{steps}", m, steps) for steps in (128, 512, 2048, 8192, 16384) for m in MIXERS),
     *(SequenceCase(f"{m}-maps-{steps}", m, steps, maps=True) for steps in (512, 8192) for m in MIXERS),
@@ -124,6 +133,7 @@ SUITES: dict[str, tuple[AnyCase, ...]] = {
     "seeds": SEEDS,
     "orders": ORDERS,
     "depth": DEPTH,
+    "grid": GRID,
     "sequence": SEQUENCE,
     "gpu": GPU,
 }
