@@ -169,7 +169,8 @@ def bench(
     that 10^6 enter. scale: graphs that fill the memory, trained on whole and sampled. seeds: an epoch of several seeds
     of GAT on Cora and Citeseer, as `run --batch-seeds` trains them and one by one. orders: a layer on real graphs whose
     nodes are called by other names. depth: attention over the layers of a network. grid: Attention-Wise layers on
-    images. sequence: mixers of up to 16,384 steps. gpu: what is for a GPU beside these, with --device cuda: 62 million edges, half precision.
+    images. sequence: mixers of up to 16,384 steps. gpu: what is for a GPU beside these, with --device cuda: 62 million
+    edges, half precision.
 
     Contestants must agree in output and gradients, then take turns in one process; scale takes each in a process of its
     own, over three steps, uncompared. "x base" is the median of PyG eager (ops: of the back end `reference`; seeds: of
