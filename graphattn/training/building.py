@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from graphattn.data import GraphSet, Images, NodeData, SceneSet
 from graphattn.experiment import Experiment
 from graphattn.models import DETECTORS, GRAPH_MODELS, IMAGE_MODELS, MODELS, GraphNetwork, MoleculeEncoder
 from graphattn.models.layered import Layered
+from graphattn.multitask import Learner
+from graphattn.training.multitask_building import learner
 
 
 def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSet) -> nn.Module:
@@ -21,7 +24,9 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSe
         ValueError: a model of graphs for images, or one of images for graphs or objects; options that the model cannot
             have.
     """
-    if isinstance(loaded, Images | SceneSet):
+    if definition.multitask is not None:
+        model: nn.Module = _of_tasks(definition, loaded)
+    elif isinstance(loaded, Images | SceneSet):
         model = _of_images(definition, loaded)
     else:
         model = _of_graphs(definition, loaded)
@@ -32,6 +37,23 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSe
     if definition.train.compile:
         model.compile()
     return model
+
+
+def _of_tasks(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSet) -> Learner:
+    plan = definition.multitask
+    assert plan is not None
+    if not isinstance(loaded, Images) and not (isinstance(loaded, NodeData) and loaded.y.dim() == 1):
+        raise ValueError(f"[multitask] is for images, or nodes of one graph, of one class each, {loaded.name} has none")
+    if definition.labels is not None:
+        raise ValueError("[labels] are for a model of one task: leave the section out, or [multitask]")
+    features = replace(loaded, num_classes=plan.width)
+
+    def trunk() -> nn.Module:
+        if isinstance(features, Images):
+            return _of_images(definition, features)
+        return _of_graphs(definition, replace(features, edge_attr=None))
+
+    return learner(plan, trunk, loaded, definition.train.epochs)
 
 
 def _of_images(definition: Experiment, loaded: Images | SceneSet) -> nn.Module:

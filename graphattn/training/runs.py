@@ -94,7 +94,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     check_same("the data", lambda: loaded.digest())
     train = job.experiment.train
     smoothing = job.experiment.correct_and_smooth
-    asked = task(loaded, train, model, job.experiment.labels, smoothing)
+    asked = task(loaded, train, model, job.experiment.labels, smoothing, job.experiment.multitask)
     outcome = fit(
         model,
         asked,
