@@ -36,8 +36,10 @@ class ScoredGATConv(nn.Module):
             raise RuntimeError("no input is left to score: call the layer once, in training, before pair_logits")
         conv = self.conv
         weight = conv.lin.weight.view(conv.heads, conv.out_channels, -1)
-        scores = [F.linear(x, torch.einsum("hd,hdf->hf", a.squeeze(0), weight)) for a in (conv.att_src, conv.att_dst)]
-        return F.leaky_relu(scores[0][pairs[0]] + scores[1][pairs[1]], conv.negative_slope)
+        vectors = (conv.att_src, conv.att_dst)
+        scores = [F.linear(x, torch.einsum("hd,hdf->hf", vector.squeeze(0), weight)) for vector in vectors]
+        senders, receivers = (score.index_select(0, ends) for score, ends in zip(scores, pairs, strict=True))
+        return F.leaky_relu(senders + receivers, conv.negative_slope)
 
 
 class SuperGAT(_AttentionNetwork):

@@ -23,6 +23,10 @@ class DynamicAverage(Weighting):
     """
 
     needs_all: ClassVar[bool] = True
+    summed: Tensor
+    counted: Tensor
+    last: Tensor
+    before: Tensor
 
     def __init__(
         self, weights: Mapping[str, float], schedule: Callable[[int], float] | None = None, *, temperature: float = 2.0

@@ -31,6 +31,7 @@ class GradNorm(Weighting):
 
     uses_gradients: ClassVar[bool] = True
     needs_all: ClassVar[bool] = True
+    first: Tensor
 
     def __init__(
         self, weights: Mapping[str, float], schedule: Callable[[int], float] | None = None, *, alpha: float = 1.5

@@ -18,8 +18,11 @@ from graphattn.record import one_of
 
 
 class ImageTask(Protocol):
-    channels: int
-    posed: bool
+    @property
+    def channels(self) -> int: ...
+
+    @property
+    def posed(self) -> bool: ...
 
     def loss(self, output: Tensor, images: Tensor, labels: Tensor) -> Tensor: ...
 

@@ -21,7 +21,9 @@ class Learner(nn.Module):
     def __init__(self, sharing: Sharing, weighting: Weighting) -> None:
         super().__init__()
         if sharing.tasks != weighting.tasks:
-            raise ValueError(f"heads are for {list(sharing.tasks)} and weights for {list(weighting.tasks)}: needed one each")
+            raise ValueError(
+                f"heads are for {list(sharing.tasks)} and weights for {list(weighting.tasks)}: needed one each"
+            )
         self.sharing, self.weighting = sharing, weighting
 
     def forward(self, *inputs: Any, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Auxiliary tasks on one graph that need no labels: what each predicts of the nodes, and its loss.
 
-Each has the `channels` of its head's output [N, channels], and `loss(output, trunk, generator)`, where the trunk is what
-the output came from, and the generator, of the CPU, draws what is drawn: nothing of the model's own random numbers.
+Each has the `channels` of its head's output [N, channels], and `loss(output, trunk, generator)`: the trunk is what the
+output came from, and the generator, of the CPU, draws what is drawn, so that it is no draw of the model's own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _MOST = 128  # numbers a node that features are compared in
 
 
 class NodeTask(Protocol):
-    channels: int | None  # None: no head of its own
+    @property
+    def channels(self) -> int | None: ...  # None: no head of its own
 
     def loss(self, output: Tensor, trunk: nn.Module, generator: torch.Generator) -> Tensor: ...
 
@@ -36,7 +37,7 @@ class LinkPrediction:
 
     def loss(self, output: Tensor, trunk: nn.Module, generator: torch.Generator) -> Tensor:
         pairs = self.pairs.draw(generator)
-        senders, receivers = output[pairs.ends]
+        senders, receivers = (output.index_select(0, ends) for ends in pairs.ends)  # its gradient is the faster one
         return pairs.loss((senders * receivers).sum(1))
 
 

@@ -21,7 +21,7 @@ def distance(towers: Tensor) -> Tensor:
 
 
 def trace_norm(towers: Tensor) -> Tensor:
-    """The sum of the singular values of the matrix [T, D] whose row t is w_t: low where the towers depend on each other.
+    """The sum of the singular values of the matrix [T, D] whose row t is w_t: low where towers are dependent.
 
     From the T x T products of the rows, in float64. Where the rank is below T, as it is for biases that begin at zero,
     the gradient is the shortest subgradient; that of an SVD would move such towers in directions that mean nothing.
@@ -39,7 +39,7 @@ _PENALTIES = {"distance": distance, "trace-norm": trace_norm}
 
 
 class SoftSharing(Sharing):
-    """out_t = head_t(tower_t(inputs)), and strength * sum over layers of penalty(the towers' parameters there) is added.
+    """out_t = head_t(tower_t(inputs)); strength * sum over layers of penalty(the towers' parameters there) is added.
 
     penalty: `distance`, the squared distances of all pairs, or `trace-norm`.
     leave_out: parts of names of parameters that are not shared. Heads never are, nor are buffers, such as the means and

@@ -27,6 +27,7 @@ class Weighting(nn.Module):
 
     uses_gradients: ClassVar[bool] = False
     needs_all: ClassVar[bool] = False  # whether each step must have the loss of every task
+    weights: Tensor
 
     def __init__(self, weights: Mapping[str, float], schedule: Callable[[int], float] | None = None) -> None:
         super().__init__()

@@ -102,7 +102,11 @@ def task(
 
 
 def _of_images(
-    loaded: Images | SceneSet, train: Train, labels: Labels | None, smoothing: CorrectAndSmooth | None, plan: Plan | None
+    loaded: Images | SceneSet,
+    train: Train,
+    labels: Labels | None,
+    smoothing: CorrectAndSmooth | None,
+    plan: Plan | None,
 ) -> ImageClassification | Detection:
     given = {"[labels]": labels, "[correct_and_smooth]": smoothing, "train.neighbors": train.neighbors}
     for option, value in {**given, "train.recompute": train.recompute}.items():

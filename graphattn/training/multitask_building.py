@@ -30,6 +30,7 @@ from graphattn.multitask import (
     Weighting,
 )
 from graphattn.multitask.image_tasks import image_task
+from graphattn.multitask.node_pairs import NodePairs
 from graphattn.multitask.node_tasks import (
     AttentionSupervision,
     FeatureReconstruction,
@@ -39,7 +40,6 @@ from graphattn.multitask.node_tasks import (
     degrees,
     pagerank,
 )
-from graphattn.multitask.node_pairs import NodePairs
 from graphattn.multitask.schedules import factor
 from graphattn.record import one_of
 

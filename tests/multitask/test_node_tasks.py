@@ -20,7 +20,13 @@ from graphattn.multitask.node_tasks import (
 )
 
 NODES = 12
-EDGES = sorted({pair for a, b in [(0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (5, 6), (7, 8), (8, 9), (0, 9)] for pair in ((a, b), (b, a))})
+EDGES = sorted(
+    {
+        pair
+        for a, b in [(0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (5, 6), (7, 8), (8, 9), (0, 9)]
+        for pair in ((a, b), (b, a))
+    }
+)
 EDGE_INDEX = torch.tensor(EDGES).T
 
 
@@ -105,7 +111,9 @@ def test_pagerank_is_that_of_networkx(edges: list[tuple[int, int]]) -> None:
     graph.add_nodes_from(range(NODES))
     expected = networkx.pagerank(graph, tol=1e-10, max_iter=500)
     found = pagerank(torch.tensor(edges).T, NODES)
-    torch.testing.assert_close(found, torch.tensor([expected[n] for n in range(NODES)], dtype=torch.float64), rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(
+        found, torch.tensor([expected[n] for n in range(NODES)], dtype=torch.float64), rtol=1e-5, atol=1e-8
+    )
     torch.testing.assert_close(found.sum(), torch.ones((), dtype=torch.float64))
 
 

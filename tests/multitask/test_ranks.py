@@ -15,10 +15,10 @@ import graphattn
 ROOT = Path(graphattn.__file__).resolve().parents[1]
 
 SCRIPT = """
-import sys
 import torch
 from torch import nn
-from graphattn.multitask import DynamicAverage, GradNorm, HardSharing, Learner, MMoE, PCGrad, SoftSharing, Uncertainty, Weighting
+from graphattn.multitask import DynamicAverage, GradNorm, PCGrad, Uncertainty, Weighting
+from graphattn.multitask import HardSharing, Learner, MMoE, SoftSharing
 from graphattn.training.multitask_steps import averaged
 from graphattn.training.ranks import Shares, joined, number, weighted
 
@@ -41,7 +41,7 @@ for kind in (Weighting, Uncertainty, DynamicAverage, GradNorm, PCGrad):
         learner = Learner(shared, kind({"main": 1.0, "other": 0.5, "frozen": 0.5}))
         optimizer = torch.optim.SGD([p for p in learner.parameters() if p.requires_grad], lr=0.1)
         model, optimizer = fabric.setup(learner, optimizer)
-        for step in range(6):
+        for step in range(3):
             for share in Shares(12, 7):  # two shares of unequal size
                 optimizer.zero_grad()
                 aims = {"main": y[share], "other": -3 * y[share], "frozen": 1 - y[share]}
@@ -54,26 +54,24 @@ for kind in (Weighting, Uncertainty, DynamicAverage, GradNorm, PCGrad):
                 optimizer.step()
             model.weighting.next_epoch()
         found[f"{kind.__name__} {sharing}"] = [p.detach().clone() for p in learner.parameters()]
-if rank == int(sys.argv[1]):
-    torch.save(found, "found.pt")
+torch.save(found, f"found-{rank}.pt")
 """
 
 
-def ranks(arguments: list[str], folder: Path, number: int) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={number}"] if number > 1 else []
+def on_two_ranks(arguments: list[str], folder: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, *launcher, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_ranks_end_with_the_weights_of_one(tmp_path: Path) -> None:
+def test_two_ranks_end_with_the_weights_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    found = []
-    for number, rank in ((1, 0), (2, 0), (2, 1)):
-        ranks(["script.py", str(rank)], tmp_path, number)
-        found.append(torch.load(tmp_path / "found.pt", weights_only=True))
-    alone, first, second = found
+    on_two_ranks(["script.py"], tmp_path)
+    first, second = (torch.load(tmp_path / f"found-{rank}.pt", weights_only=True) for rank in (0, 1))
+    monkeypatch.chdir(tmp_path)
+    exec(SCRIPT, {})
+    alone = torch.load(tmp_path / "found-0.pt", weights_only=True)
     assert len(alone) == 15
     for name, weights in alone.items():
         for one, two, other in zip(weights, first[name], second[name], strict=True):
@@ -81,10 +79,16 @@ def test_two_ranks_end_with_the_weights_of_one(tmp_path: Path) -> None:
             torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("sharing", ["hard", "cross-stitch"])
-def test_a_definition_on_two_ranks(sharing: str, tmp_path: Path) -> None:
-    sets = ["train.epochs=2", "train.batch=17", "multitask.auxiliaries={rotation=0.5, edges=0.5}", "multitask.weighting=pcgrad"]
-    run = ["-m", "graphattn", "run", "multitask/digits-rotation", "--seeds", "1", "--device", "cpu"]
-    options = [word for entry in [*sets, f"multitask.sharing={sharing}"] for word in ("--set", entry)]
-    ranks([*run, *options], tmp_path, 2)
-    assert list((tmp_path / "runs" / "multitask" / "digits-rotation").glob("*/seed-0/best.pt"))
+def test_a_definition_on_two_ranks(tmp_path: Path) -> None:
+    tasks = "multitask.auxiliaries={rotation=0.5, edges=0.5}"
+    changes = [
+        "train.epochs=2",
+        "train.batch=17",
+        tasks,
+        "multitask.weighting=pcgrad",
+        "multitask.sharing=cross-stitch",
+    ]
+    options = [f"--set={change}" for change in changes]
+    name = "multitask/digits-rotation"
+    on_two_ranks(["-m", "graphattn", "run", name, "--seeds", "1", "--device", "cpu", *options], tmp_path)
+    assert list((tmp_path / "runs" / name).glob("*/seed-0/best.pt"))

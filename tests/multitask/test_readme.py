@@ -23,7 +23,9 @@ def test_a_trunk_and_heads_of_ones_own() -> None:
     assert scope["logits"].shape == (16, 10)
     assert all(p.grad is not None for p in scope["model"].parameters())
     lines = [line for line in EXAMPLES[0].splitlines() if line and "import" not in line]
-    ours = [line for line in lines if any(name in line for name in ("HardSharing", "PCGrad", "losses", "only", "trunk ="))]
+    ours = [
+        line for line in lines if any(name in line for name in ("HardSharing", "PCGrad", "losses", "only", "trunk ="))
+    ]
     assert len(lines) <= 10 and len(ours) == 6
 
 
@@ -41,6 +43,8 @@ def test_every_auxiliary_is_in_the_table(name: str) -> None:
     assert f"`{name}`" in TEXT.split("## Auxiliary tasks")[1]
 
 
-@pytest.mark.parametrize("name", sorted(set(multitask.__all__) - {"Learner", "Plan", "Sharing", "cosines", "task_gradients"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(multitask.__all__) - {"Learner", "Plan", "Sharing", "cosines", "task_gradients"})
+)
 def test_every_way_has_its_row(name: str) -> None:
     assert f"| `{name}` |" in TEXT

@@ -69,7 +69,9 @@ def test_auxiliaries_are_dropped_for_inference(model: Sharing, task: str | None)
     name = task or "main"
     torch.testing.assert_close(alone(x()), model(x())[name], rtol=0, atol=0)
     left = {key.removeprefix("sharing.") for key in alone.state_dict()}
-    assert f"heads.{name}.weight" in left and not any(f".{other}." in key for key in left for other in TASKS if other != name and key.startswith(("heads", "gates")))
+    assert f"heads.{name}.weight" in left and not any(
+        f".{other}." in key for key in left for other in TASKS if other != name and key.startswith(("heads", "gates"))
+    )
     assert tuple(model(x())) == TASKS, "it is a copy"
     with torch.no_grad():
         for p in alone.parameters():

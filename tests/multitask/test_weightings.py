@@ -63,7 +63,9 @@ def test_a_weight_of_zero_is_a_task_less(schedule: Any) -> None:
     assert torch.equal(model.trunk.w.grad, alone.trunk.w.grad)
 
 
-@pytest.mark.parametrize(("name", "found"), [("constant", [1, 1, 1, 1]), ("fade", [1, 0.75, 0.5, 0.25]), ("first-half", [1, 1, 0, 0])])
+@pytest.mark.parametrize(
+    ("name", "found"), [("constant", [1, 1, 1, 1]), ("fade", [1, 0.75, 0.5, 0.25]), ("first-half", [1, 1, 0, 0])]
+)
 def test_schedules(name: Any, found: list[float]) -> None:
     assert [factor(name, epoch, 4) for epoch in range(4)] == found
 

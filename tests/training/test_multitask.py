@@ -41,7 +41,13 @@ IMAGES: dict[str, Any] = {
 }
 NODE_TASKS = {"link": 0.5, "features": 0.5, "degree": 0.5, "centrality": 0.5, "attention": 0.5}
 IMAGE_TASKS = {"coarse": 0.5, "reconstruction": 0.5, "rotation": 0.5, "edges": 0.5}
-SHARINGS = {"hard": HardSharing, "soft": SoftSharing, "soft-trace-norm": SoftSharing, "cross-stitch": CrossStitch, "mmoe": MMoE}
+SHARINGS = {
+    "hard": HardSharing,
+    "soft": SoftSharing,
+    "soft-trace-norm": SoftSharing,
+    "cross-stitch": CrossStitch,
+    "mmoe": MMoE,
+}
 WEIGHTINGS = ("fixed", "uncertainty", "dwa", "gradnorm", "pcgrad")
 
 
@@ -263,7 +269,12 @@ def test_sections_that_do_not_go_together() -> None:
     with pytest.raises(ValueError, match=r"\[labels\] are for a model of one task"):
         built(experiment.from_table("x", {**NODES, "labels": {}}, "test"), known)
     with pytest.raises(ValueError, match="does not move what the auxiliaries see"):
-        task(data.load(name="digits-images"), defined(IMAGES, {"augment": "crop-flip"}).train, model, plan=Plan(labels_per_class=1))
+        task(
+            data.load(name="digits-images"),
+            defined(IMAGES, {"augment": "crop-flip"}).train,
+            model,
+            plan=Plan(labels_per_class=1),
+        )
 
 
 @pytest.mark.parametrize(
@@ -274,7 +285,10 @@ def test_sections_that_do_not_go_together() -> None:
         ({"experts": 0}, "experts is 0"),
         ({"width": 0}, "width is 0"),
         ({"labels_per_class": 0}, "labels_per_class is 0"),
-        ({"schedule": "fade", "weighting": "dwa"}, "schedule is 'fade', and weighting = 'dwa' finds weights of its own"),
+        (
+            {"schedule": "fade", "weighting": "dwa"},
+            "schedule is 'fade', and weighting = 'dwa' finds weights of its own",
+        ),
         ({"groups": [[0]]}, "needed groups of classes for 'coarse'"),
         ({"auxiliaries": {"coarse": 1.0}, "groups": None}, "needed groups of classes for 'coarse'"),
         ({"strength": 2.0}, "strength is 2.0, which sharing = 'hard' does not look at"),
