@@ -34,7 +34,7 @@ def table(entries: Sequence[Entry]) -> list[str]:
     ]
     for definition, result in entries:
         if result is None:
-            lines.append(f"| {definition.label} | not run here |" + " |" * len(heads))
+            lines.append(f"| {definition.label} | not run here |" + " |" * (len(heads) - 1))
             continue
         base = alone.get(definition.name.split("-")[0] + ALONE)
         found = [] if base is result or base is None else differences(result, base)

@@ -136,6 +136,11 @@ def _classification(loaded: Images, train: Train, plan: Plan | None) -> ImageCla
     assert train.batch is not None
     if plan is None:
         return ImageClassification(loaded, train.batch, **options)
+    if train.log_gradient:
+        raise ValueError(
+            "train.log_gradient is of the first layer of a model of one task: leave it out, or take log_conflicts of "
+            "[multitask]"
+        )
     if plan.labels_per_class is not None and train.augment != "none":
         raise ValueError(
             f"train.augment is {train.augment!r}, which does not move what the auxiliaries see beside the "

@@ -51,7 +51,10 @@ def _of_tasks(definition: Experiment, loaded: NodeData | GraphSet | Images | Sce
     def trunk() -> nn.Module:
         if isinstance(features, Images):
             return _of_images(definition, features)
-        return _of_graphs(definition, replace(features, edge_attr=None))
+        model = _of_graphs(definition, replace(features, edge_attr=None))
+        if getattr(model, "uses_labels", False):
+            raise ValueError(f"{definition.model.name} gives no features for other tasks: leave out [multitask]")
+        return model
 
     return learner(plan, trunk, loaded, definition.train.epochs)
 

@@ -306,3 +306,14 @@ def test_a_plan_changes_the_key_and_its_absence_does_not() -> None:
     plain = experiment.from_table("x", table, "test")
     assert plain.multitask is None
     assert len({plain.key(), defined(NODES).key(), defined(NODES, weighting="dwa").key()}) == 3
+
+
+def test_what_else_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[multitask\] is for images, or nodes of one graph, .*, ppi-like has none"):
+        built(defined(NODES), data.load(name="ppi-like"))
+    table = {**NODES, "model": {"name": "label-propagation"}}
+    with pytest.raises(ValueError, match="label-propagation gives no features for other tasks"):
+        built(defined(table), data.load(name="digits"))
+    known = data.load(name="digits-images")
+    with pytest.raises(ValueError, match=r"train\.log_gradient is of the first layer of a model of one task"):
+        task(known, defined(IMAGES, {"log_gradient": True}).train, built(defined(IMAGES), known), plan=Plan())
