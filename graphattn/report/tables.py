@@ -16,6 +16,9 @@ SCORES = {
     "f1": "micro-F1",
     "roc_auc": "ROC-AUC",
     "ap": "box AP",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+    "perplexity": "perplexity",
 }  # measures by name, and what people call them
 
 
@@ -55,12 +58,12 @@ def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
 
 def data_sets(manifests: Iterable[Manifest]) -> Table:
     """What each set is, its sizes, splits and licence."""
-    table = Table("data set", "what", "nodes or images", "edges", "features", "classes", "splits", "licence")
+    table = Table("data set", "what", "nodes, images or texts", "edges", "features", "classes", "splits", "licence")
     for manifest in manifests:
         sizes = manifest.sizes
         edges = "" if sizes.edges is None else f"{sizes.edges:,}"
         splits = ", ".join(manifest.splits)
-        count = sizes.images or sizes.nodes
+        count = sizes.sequences or sizes.images or sizes.nodes
         nodes = "" if count is None else f"{count:,}"
         row = (nodes, edges, f"{sizes.features:,}", str(sizes.classes), splits, manifest.licence)
         table.add_row(manifest.name, manifest.title, *row)

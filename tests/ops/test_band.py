@@ -1,5 +1,7 @@
 """Sums over a band: every back end against the unfolded form, which holds each value once for each tap."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,11 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from graphattn import native, ops
 
-BACKENDS = ["reference", *(["cpu"] if native.kernels is not None else [])]
+BACKENDS = [
+    "reference",
+    *(["cpu"] if native.kernels is not None else []),
+    *(["gpu"] if find_spec("triton") is not None else []),  # interpreted, where there is no GPU
+]
 needs_kernels = pytest.mark.skipif(native.kernels is None, reason="needs the compiled kernels")
 
 # (B, T, H, D, K, left); runs of steps in a kernel are 64 long, its tiles of channels 4 to 32 wide
