@@ -1,4 +1,4 @@
-"""Data sets: manifests that pin files, readers for their formats, graphs, images and texts to train on, and mini-batches."""
+"""Data sets: manifests that pin files, readers of formats, graphs, images and texts to train on, and mini-batches."""
 
 from graphattn.data.graph_sets import GraphSet, load_graphs
 from graphattn.data.graphs import NodeData, load_nodes

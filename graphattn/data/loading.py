@@ -31,8 +31,8 @@ def load(
     is one of images, `load_scenes` if there are objects in them, `load_texts` if it is one of texts.
 
     Raises:
-        ValueError: also `row_normalise`, `dense` or `reorder` for a set of graphs, images or texts, and `standardise` or
-            `centre` for what is no set of images of one class each.
+        ValueError: also `row_normalise`, `dense` or `reorder` for a set of graphs, images or texts, and `standardise`
+            or `centre` for what is no set of images of one class each.
     """
     manifest = manifests.read(name)
     if not manifest.of_images and (standardise or centre):

@@ -55,7 +55,8 @@ def extracts(train: int = 4_000, val: int = 300, test: int = 300) -> PairSet:
         parts.append(pairs_of(*([pieces.encode(text) for text in side] for side in zip(*made, strict=True))))
         references[name] = [summary for _, summary in made]
     del references["train"]
-    return PairSet("extracts", *parts, references, pieces.size, pieces.decode, "rouge_l")
+    first, second, third = parts
+    return PairSet("extracts", first, second, third, references, pieces.size, pieces.decode, "rouge_l")
 
 
 def _walk(table: Array, count: int, part: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -25,9 +26,15 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.source)
 
+    @cached_property
+    def lengths(self) -> Tensor:
+        """[N, 2], on the CPU: how many tokens each text has."""
+        return torch.stack([lengths_of(tokens) for tokens in (self.source, self.target)], 1)
+
     def of(self, ids: Tensor) -> Pairs:
-        """These pairs, no longer than the longest of them."""
-        return Pairs(*(_trimmed(tokens[ids]) for tokens in (self.source, self.target)))
+        """These pairs, no longer than the longest of them. With `ids` on the CPU nothing waits for a device."""
+        wide, ids = self.lengths[ids].amax(0).tolist() if len(ids) else [0, 0], ids.to(self.source.device)
+        return Pairs(self.source[:, : wide[0]][ids], self.target[:, : wide[1]][ids])
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,12 +130,13 @@ def sentences_of(lines: Sequence[str], vocabulary: Vocabulary) -> Tensor:
     return _padded([[BEGIN, *vocabulary.encode(line), END] for line in lines])
 
 
+def lengths_of(tokens: Tensor) -> Tensor:
+    """[N], on the CPU: how many of each row's tokens are no padding."""
+    return (tokens != PADDING).sum(1).cpu()
+
+
 def _padded(rows: Sequence[Sequence[int]]) -> Tensor:
     padded = torch.full((len(rows), max(map(len, rows), default=0)), PADDING)
     for k, row in enumerate(rows):
         padded[k, : len(row)] = torch.tensor(row)
     return padded
-
-
-def _trimmed(tokens: Tensor) -> Tensor:
-    return tokens[:, : int((tokens != PADDING).sum(1).max())] if len(tokens) else tokens

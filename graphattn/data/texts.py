@@ -56,7 +56,9 @@ def _translation(manifest: Manifest, split: str, folder: Path | None) -> PairSet
     for part in ("train", "val", split):
         ours, theirs = len(texts[part, here]), len(texts[part, there])
         if ours != theirs:
-            raise ValueError(f"{manifest.name}: {part} has {ours} lines of {here} and {theirs} of {there}, needed as many")
+            raise ValueError(
+                f"{manifest.name}: {part} has {ours} lines of {here} and {theirs} of {there}, needed as many"
+            )
     vocabulary = Subwords(texts["train", here] + texts["train", there], manifest.sizes.classes)
     encoded = {key: [vocabulary.encode(line) for line in lines] for key, lines in texts.items()}
     train, val, test = (pairs_of(encoded[part, here], encoded[part, there]) for part in ("train", "val", split))
@@ -69,8 +71,8 @@ def _sentences(manifest: Manifest, split: str, folder: Path | None) -> TextSet:
     (language,) = manifest.languages
     train, val, test = (_lines(manifest, f"{part}.{language}.gz", folder) for part in ("train", "val", split))
     vocabulary = words(train, _LEAST)
-    tokens = (sentences_of(lines, vocabulary) for lines in (train, val, test))
-    return TextSet(manifest.name, *tokens, vocabulary.size, vocabulary.decode, "word")
+    first, second, third = (sentences_of(lines, vocabulary) for lines in (train, val, test))
+    return TextSet(manifest.name, first, second, third, vocabulary.size, vocabulary.decode, "word")
 
 
 def _characters(manifest: Manifest, split: str, folder: Path | None) -> TextSet:
@@ -83,8 +85,8 @@ def _characters(manifest: Manifest, split: str, folder: Path | None) -> TextSet:
         raise ValueError(f"{manifest.name}: {val} characters validate and {test} are tested of {len(text)}: none train")
     vocabulary = characters(text[: len(text) - val - test])
     tokens = torch.tensor(vocabulary.encode(text))
-    parts = tokens.split([len(text) - val - test, val, test])
-    return TextSet(manifest.name, *parts, vocabulary.size, vocabulary.decode, "character")
+    first, second, third = tokens.split([len(text) - val - test, val, test])
+    return TextSet(manifest.name, first, second, third, vocabulary.size, vocabulary.decode, "character")
 
 
 def _lines(manifest: Manifest, name: str, folder: Path | None) -> list[str]:

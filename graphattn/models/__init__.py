@@ -18,8 +18,8 @@ from graphattn.models.efficientnet import EfficientNet
 from graphattn.models.gat import GAT, ConstGAT, GATv2, GraphTransformer
 from graphattn.models.gcn import GCN
 from graphattn.models.graph_network import GraphNetwork
-from graphattn.models.language_model import LanguageModel
 from graphattn.models.label_propagation import LabelPropagation
+from graphattn.models.language_model import LanguageModel
 from graphattn.models.mlp import MLP
 from graphattn.models.molecules import MoleculeEncoder
 from graphattn.models.monet import MoNet

@@ -21,9 +21,7 @@ def _backward(
     grad_values: Tensor | None,
 ) -> None:
     given, grad = native.inputs(weights, values), native.inputs(grad_out)
-    native.kernels.band_sum_backward(
-        *given, left, *grad, native.threads(), *native.arrays(grad_weights, grad_values)
-    )
+    native.kernels.band_sum_backward(*given, left, *grad, native.threads(), *native.arrays(grad_weights, grad_values))
 
 
 band_sum = fused_band_sum("band_sum", _forward, _backward, "cpu")

@@ -133,7 +133,11 @@ def _of_images(
 
 
 def _of_texts(
-    loaded: PairSet | TextSet, train: Train, labels: Labels | None, smoothing: CorrectAndSmooth | None, decoding: Decoding
+    loaded: PairSet | TextSet,
+    train: Train,
+    labels: Labels | None,
+    smoothing: CorrectAndSmooth | None,
+    decoding: Decoding,
 ) -> TextPairs | LanguageModelling:
     given = {"[labels]": labels, "[correct_and_smooth]": smoothing, "train.neighbors": train.neighbors}
     foreign = {f"train.{name}": getattr(train, name) != getattr(Train, name) for name in _NOT_OF_TEXTS}

@@ -18,8 +18,8 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSe
     """The freshly initialised model, on the CPU.
 
     Raises:
-        ValueError: a model of one kind of data for another, such as one of graphs for images; options that the model cannot
-            have.
+        ValueError: a model of one kind of data for another, such as one of graphs for images; options that the model
+            cannot have.
     """
     if isinstance(loaded, Images | SceneSet):
         model = _of_images(definition, loaded)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from graphattn.data import TextSet
+from graphattn.data.text import lengths_of
 from graphattn.data.vocabulary import PADDING
 from graphattn.training.ranks import Shares, weighted
 from graphattn.training.token_batches import TokenBatches
@@ -33,13 +34,14 @@ class LanguageModelling:
         self.data, self.window = data, window
         self.score = data.score
         if not data.runs_on:
-            self._batches = TokenBatches((data.train != PADDING).sum(1) - 1, tokens)
+            self._lengths = lengths_of(data.train) - 1  # of what is read, and of what is to come
+            self._batches = TokenBatches(self._lengths, tokens)
             return
         self._pieces = (len(data.train) - 1) // window - 1  # wherever the first begins
         if self._pieces < 1 or tokens < window:
             raise ValueError(
-                f"train.window is {window} of {len(data.train)} tokens, train.batch {tokens}: needed a window that fits "
-                f"twice into the text and once into a batch"
+                f"train.window is {window} of {len(data.train)} tokens, train.batch {tokens}: needed a window that "
+                f"fits twice into the text and once into a batch"
             )
         self._shares = Shares(self._pieces, tokens // window)
 
@@ -52,7 +54,7 @@ class LanguageModelling:
         text, device = self.data.train, self.data.train.device
         if not self.data.runs_on:
             for ids in self._batches.shuffled():
-                yield _of_sentences(text, ids.to(device))
+                yield _of_sentences(text, self._lengths, ids)
             return
         first, reach = int(torch.randint(self.window, ())), torch.arange(self.window + 1, device=device)
         for pieces in self._shares:
@@ -61,26 +63,29 @@ class LanguageModelling:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean negative log-likelihood of the tokens."""
-        count = int((batch[1] != PADDING).sum())
+        count = (batch[1] != PADDING).sum()
         return weighted(_losses(model, batch).sum() / count, count)
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:
         """val_loss, test_perplexity and val_perplexity of the model as it is (call eval() first)."""
-        losses = {part: self._mean_loss(model, tokens) for part, tokens in (("val", self.data.val), ("test", self.data.test))}
+        losses = {
+            part: self._mean_loss(model, tokens) for part, tokens in (("val", self.data.val), ("test", self.data.test))
+        }
         perplexities = {f"{part}_perplexity": round(math.exp(min(loss, 700.0)), 4) for part, loss in losses.items()}
         return {"val_loss": losses["val"], **perplexities}
 
     def _mean_loss(self, model: nn.Module, tokens: Tensor) -> float:
-        total, count = 0.0, 0
+        total, count = torch.zeros(2, dtype=torch.float64, device=tokens.device)
         for batch, judged in self._windows(tokens) if self.data.runs_on else self._sentences(tokens):
-            total += float(_losses(model, batch)[judged].double().sum())
-            count += int(judged.sum())
-        return total / count
+            total += _losses(model, batch).double().masked_fill(~judged, 0.0).sum()
+            count += judged.sum()
+        return float(total / count)
 
     def _sentences(self, tokens: Tensor) -> Iterator[tuple[Batch, Tensor]]:
-        for ids in TokenBatches((tokens != PADDING).sum(1) - 1, _AT_ONCE).in_order():
-            batch = _of_sentences(tokens, ids.to(tokens.device))
+        lengths = lengths_of(tokens) - 1
+        for ids in TokenBatches(lengths, max(_AT_ONCE, int(lengths.max()))).in_order():
+            batch = _of_sentences(tokens, lengths, ids)
             yield batch, batch[1] != PADDING
 
     def _windows(self, tokens: Tensor) -> Iterator[tuple[Batch, Tensor]]:
@@ -95,9 +100,8 @@ class LanguageModelling:
             yield (tokens[at], tokens[at + 1]), reach >= window - fresh.unsqueeze(1)
 
 
-def _of_sentences(sentences: Tensor, ids: Tensor) -> Batch:
-    some = sentences[ids]
-    some = some[:, : int((some != PADDING).sum(1).max())]
+def _of_sentences(sentences: Tensor, lengths: Tensor, ids: Tensor) -> Batch:
+    some = sentences[:, : int(lengths[ids].max()) + 1][ids.to(sentences.device)]
     return some[:, :-1], some[:, 1:]
 
 

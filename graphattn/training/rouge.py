@@ -11,7 +11,7 @@ def rouge(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
 
     P and R are what is shared over what the text has, and over what the reference has: single words, pairs of
     neighbours, each as often as both have it, and of rouge_l the longest subsequence common to both. Words are what
-    stands between spaces; two texts that both have none of what is counted share all of it.
+    stands between spaces; two texts that both have none of what is counted, such as pairs, get 0.
 
     Lin, 'ROUGE: A Package for Automatic Evaluation of Summaries', 2004.
 
@@ -31,7 +31,7 @@ def rouge(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
 
 
 def _f1(shared: int, ours: int, theirs: int) -> float:
-    return 2 * shared / (ours + theirs) if ours + theirs else 1.0
+    return 2 * shared / (ours + theirs) if ours + theirs else 0.0
 
 
 def _common(a: Sequence[str], b: Sequence[str]) -> int:

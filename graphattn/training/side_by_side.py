@@ -18,7 +18,9 @@ from graphattn.training.tasks import NodeClassification
 
 
 def stacked(
-    models: Sequence[nn.Module], loaded: Sequence[NodeData | GraphSet | Images | SceneSet | PairSet | TextSet], experiment: Experiment
+    models: Sequence[nn.Module],
+    loaded: Sequence[NodeData | GraphSet | Images | SceneSet | PairSet | TextSet],
+    experiment: Experiment,
 ) -> tuple[Stacked, SideBySide]:
     """The models as one, and what they are asked.
 

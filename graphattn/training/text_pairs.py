@@ -31,8 +31,8 @@ class _Decodes(Protocol):
 
 
 class TextPairs:
-    """Each step takes texts of `tokens` tokens, padding included. Epochs are measured by the validation loss alone; what
-    the kept model makes of the texts is judged once, by `judged`.
+    """Each step takes texts of `tokens` tokens, padding included. Epochs are measured by the validation loss alone;
+    what the kept model makes of the texts is judged once, by `judged`.
 
     label_smoothing: the part of each label that is given to all tokens alike, in training.
     """
@@ -42,7 +42,7 @@ class TextPairs:
     def __init__(self, data: PairSet, tokens: int, decoding: Decoding, *, label_smoothing: float = 0.0) -> None:
         self.data, self.decoding, self.label_smoothing = data, decoding, label_smoothing
         self.score = data.score
-        self._batches = TokenBatches(_lengths(data.train), tokens)
+        self._batches = TokenBatches(data.train.lengths, tokens)
 
     @property
     def steps(self) -> int:
@@ -51,20 +51,21 @@ class TextPairs:
     def batches(self) -> Iterator[Pairs]:
         """The training pairs, so many tokens at a time."""
         for ids in self._batches.shuffled():
-            yield self.data.train.of(ids.to(self.data.train.source.device))
+            yield self.data.train.of(ids)
 
     def loss(self, model: nn.Module, batch: Pairs) -> Tensor:
         """Cross-entropy, averaged over the batch's target tokens."""
-        tokens = int((batch.target[:, 1:] != PADDING).sum())
+        tokens = (batch.target[:, 1:] != PADDING).sum()
         return weighted(_cross_entropy(model, batch, self.label_smoothing) / tokens, tokens)
 
     @torch.no_grad()
     def measures(self, model: nn.Module) -> dict[str, float]:
         """val_loss, of a token, of the model as it is (call eval() first)."""
-        total = torch.zeros((), dtype=torch.float64)
-        for ids in TokenBatches(_lengths(self.data.val), _AT_ONCE).in_order():
-            total += _cross_entropy(model, self.data.val.of(ids.to(self.data.val.source.device))).cpu()
-        return {"val_loss": float(total / (self.data.val.target[:, 1:] != PADDING).sum().cpu())}
+        pairs = self.data.val
+        total = torch.zeros((), dtype=torch.float64, device=pairs.source.device)
+        for ids in TokenBatches(pairs.lengths, max(_AT_ONCE, int(pairs.lengths.max()))).in_order():
+            total += _cross_entropy(model, pairs.of(ids))
+        return {"val_loss": float(total / (pairs.target[:, 1:] != PADDING).sum())}
 
     def judged(self, model: nn.Module) -> dict[str, Any]:
         """test_<score> and val_<score> of what beam search finds, and how many texts of the test it makes a second. Of
@@ -88,9 +89,9 @@ class TextPairs:
         """What the model makes of each source, by beam search; no longer than half as long again and ten tokens."""
         decoder = cast(_Decodes, model)
         found = [""] * len(pairs)
-        lengths = (pairs.source != PADDING).sum(1)
+        lengths = pairs.lengths[:, 0]
         for ids in TokenBatches(lengths, max(_AT_ONCE, int(lengths.max()))).in_order():
-            source = pairs.of(ids.to(pairs.source.device)).source
+            source = pairs.of(ids).source
             with torch.no_grad():
                 state = decoder.start(source)
             hypotheses = beam_search(
@@ -116,8 +117,3 @@ def _cross_entropy(model: nn.Module, pairs: Pairs, label_smoothing: float = 0.0)
     return F.cross_entropy(
         logits.flatten(0, 1), targets, ignore_index=PADDING, reduction="sum", label_smoothing=label_smoothing
     )
-
-
-def _lengths(pairs: Pairs) -> Tensor:
-    """[N, 2]"""
-    return torch.stack([(tokens != PADDING).sum(1) for tokens in (pairs.source, pairs.target)], 1)

@@ -1,4 +1,4 @@
-"""Sets of texts: vocabularies that give texts back, files that are read as they stand, generated ones of known optimum."""
+"""Sets of texts: vocabularies that give texts back, files read as they stand, generated ones of known optimum."""
 
 from __future__ import annotations
 
@@ -129,7 +129,9 @@ def test_what_does_not_fit_together_is_refused(write: Writer) -> None:
 
 
 def test_sentences_are_words_and_those_seen_once_are_unknown(write: Writer) -> None:
-    files = {f"{part}.en.gz": packed(lines) for part, lines in (("train", ENGLISH), ("val", ENGLISH[:1]), ("t", ["a dog"]))}
+    files = {
+        f"{part}.en.gz": packed(lines) for part, lines in (("train", ENGLISH), ("val", ENGLISH[:1]), ("t", ["a dog"]))
+    }
     table = {
         **TABLE,
         "format": "sentences",
@@ -194,7 +196,7 @@ def test_extracts_are_the_sentences_with_the_marker() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown split of extracts: 'all'"):
+    with pytest.raises(ValueError, match="unknown split of extracts 'all': there are fixed"):
         load_texts("extracts", split="all")
     with pytest.raises(ValueError, match="format of sets of texts in digits"):
         load_texts("digits")
