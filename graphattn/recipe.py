@@ -99,6 +99,8 @@ class Train:
             raise ValueError(f"warmup is {self.warmup} of {self.epochs} epochs, needed fewer")
         if self.schedule == "inverse-sqrt" and not self.warmup:
             raise ValueError("warmup is 0 with schedule = 'inverse-sqrt', needed the epochs that it falls from")
+        if self.average > max(1, self.epochs):
+            raise ValueError(f"average is {self.average} of {self.epochs} epochs, needed no more than there are")
         if self.beta2 >= 1:
             raise ValueError(f"beta2 is {self.beta2}, needed a number below 1")
         if self.stop == "patience" and self.optimizer in ("adamw", "adaboundw"):

@@ -146,6 +146,11 @@ def _of_texts(
             raise ValueError(f"{option} is for graphs or images, {loaded.name} has texts: leave it out")
     if train.batch is None:
         raise ValueError(f"{loaded.name} has texts: needed train.batch, how many of their tokens a step takes")
+    if train.stop in ("gat", "best-score"):
+        raise ValueError(
+            f"train.stop is {train.stop!r}, which wants a score that rises; {loaded.name} has texts, where val_loss tells "
+            f"epochs apart: take 'last', 'none' or 'patience'"
+        )
     if isinstance(loaded, PairSet):
         if train.window != Train.window:
             raise ValueError(f"train.window is for texts that run on, {loaded.name} has pairs of texts: leave it out")

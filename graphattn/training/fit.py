@@ -62,8 +62,7 @@ def fit(
     Every `checkpoint_every` seconds all that the run needs is written to `folder`/last.pt (whole, then renamed); a
     call that finds this file goes on from there and, on the CPU, ends with the numbers of a run never stopped. A
     model without parameters (`optimizer` None) is only measured. Of several ranks the first writes, and its measures
-    count for all. With `cuda_graph` the step is recorded once and
-    replayed, which needs a GPU and a task with one batch.
+    count for all. With `cuda_graph` the step is recorded once and replayed, which needs a GPU and a task of one batch.
 
     Raises:
         Diverged: the loss is not finite; says the epoch, the last checkpoint and what to try.
@@ -76,7 +75,7 @@ def fit(
     if epochs == 0:
         raise ValueError("train.epochs is 0, needed at least 1: the model has parameters to train")
     model, optimizer = fabric.setup(model, optimizer)
-    course, last = Course(rule, average), folder / "last.pt"
+    course, last = Course(rule, epochs - average if average > 1 else None), folder / "last.pt"
     if last.exists():
         content = torch.load(last, map_location=fabric.device, weights_only=True)
         restore(content, model, optimizer)
@@ -214,12 +213,12 @@ def restore(content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Op
 
 class Course:
     """A model's way through its epochs: the stopping rule, the rows so far, and the parameters to be kept: those of one
-    epoch, or to `average` those of so many last ones.
+    epoch, and those to be averaged, of all from the epoch `averaged_from` on.
     """
 
-    def __init__(self, rule: Rule, average: int = 1) -> None:
-        self.rule, self.average = rule, average
-        self.recent: list[dict[str, Tensor]] = []  # of the last epochs, where they are to be averaged
+    def __init__(self, rule: Rule, averaged_from: int | None = None) -> None:
+        self.rule, self.averaged_from = rule, averaged_from
+        self.recent: list[dict[str, Tensor]] = []
         self.epoch, self.seconds, self.stopped = 0, 0.0, False
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] | None = None
@@ -238,10 +237,10 @@ class Course:
         loss, found = (row.get(f"val_{name}", math.nan) for name in ("loss", score))
         keep, self.stopped = self.rule.update(loss + penalty, found)
         self.history.append(row)
+        if self.averaged_from is not None and self.epoch >= self.averaged_from:
+            self.recent.append(_copied(state()))
         self.epoch += 1
         self.seconds += seconds
-        if self.average > 1:
-            self.recent = [*self.recent[1 - self.average :], _copied(state())]
         if keep:
             self.best = {"model": _copied(state()), "row": row}
 

@@ -170,7 +170,9 @@ class Bigrams(nn.Module):
 def test_the_perplexity_of_a_text_that_runs_on_has_each_token_once(window: int) -> None:
     asked, model = LanguageModelling(CHAIN, 500, min(window, 200)), Bigrams(CHAIN.num_tokens)
     asked.window = window
-    losses = {part: -float(model(t[:-1], t[1:]).mean().detach()) for part, t in (("val", CHAIN.val), ("test", CHAIN.test))}
+    losses = {
+        part: -float(model(t[:-1], t[1:]).mean().detach()) for part, t in (("val", CHAIN.val), ("test", CHAIN.test))
+    }
     found = asked.measures(model)
     assert found["val_loss"] == pytest.approx(losses["val"], rel=1e-5)
     for part, loss in losses.items():
@@ -284,6 +286,7 @@ _SEQ2SEQ = {"name": "seq2seq", "encoder_kernels": [3], "decoder_kernels": [3], *
         ("extracts", {**_TRAIN, "window": 64}, {}, "train.window is for texts that run on"),
         ("extracts", {**_TRAIN, "augment": "crop-flip"}, {}, "train.augment is for graphs or images"),
         ("extracts", {**_TRAIN, "neighbors": [3]}, {}, "train.neighbors is for graphs or images"),
+        ("chain", {**_TRAIN, "stop": "best-score"}, {}, "stop is 'best-score', which wants a score that rises"),
         ("chain", {**_TRAIN, "label_smoothing": 0.1}, {}, "would change what perplexity measures"),
         ("chain", _TRAIN, {"decoding": {"beams": 2}}, r"\[decoding\] is for pairs of texts"),
         ("digits", {"window": 64}, {}, "train.window is for texts, digits has none"),
@@ -322,5 +325,7 @@ def test_options_of_texts_are_checked() -> None:
         Train(beta2=1.0)
     with pytest.raises(ValueError, match="average is 3, which stop = 'none' does not look at"):
         Train(average=3)
+    with pytest.raises(ValueError, match="average is 4 of 3 epochs, needed no more than there are"):
+        Train(average=4, epochs=3, stop="last")
     with pytest.raises(ValueError, match="beams is 0, needed at least 1"):
         Decoding(beams=0)
