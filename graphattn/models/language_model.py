@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, cast
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -85,7 +88,8 @@ class LanguageModel(nn.Module):
         if self.adaptive is None:
             loss = F.cross_entropy(self._scores(hidden).flatten(0, 1), targets.flatten(), reduction="none")
             return -loss.view_as(targets)
-        return self.adaptive(hidden.flatten(0, 1), targets.flatten()).output.view_as(targets)
+        with self._outside_autocast(hidden) as rows:
+            return self.adaptive(rows, targets.flatten()).output.view_as(targets)
 
     def start(self, batch: int) -> StackState:
         """Nothing seen yet of `batch` sequences."""
@@ -106,7 +110,14 @@ class LanguageModel(nn.Module):
     def _log_probabilities(self, hidden: Float[Tensor, "B T d"]) -> Float[Tensor, "B T V"]:
         if self.adaptive is None:
             return self._scores(hidden).log_softmax(-1)
-        return self.adaptive.log_prob(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+        with self._outside_autocast(hidden) as rows:
+            return self.adaptive.log_prob(rows).unflatten(0, hidden.shape[:2])
+
+    @contextmanager
+    def _outside_autocast(self, hidden: Float[Tensor, "B T d"]) -> Iterator[Float[Tensor, "N d"]]:
+        """torch's adaptive softmax writes what it computes into a tensor of its input's dtype, and in no other."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            yield hidden.flatten(0, 1).to(self.embedding.weight.dtype)
 
     def _scores(self, hidden: Float[Tensor, "B T d"]) -> Float[Tensor, "B T V"]:
         return F.linear(hidden, self.embedding.weight)

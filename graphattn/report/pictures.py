@@ -19,7 +19,7 @@ _MOST_NEIGHBOURS = 16  # more do not stay readable in one picture
 
 def learning_curves(results: dict[str, dict[str, Any]]) -> Figure:
     """Loss and validation score over the epochs of each experiment's first seed; of one without validation data, the
-    training loss and the test score.
+    training loss and the test score; of one whose score is measured at the end alone, the losses.
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     losses, scores = figure.subplots(1, 2)
@@ -28,16 +28,21 @@ def learning_curves(results: dict[str, dict[str, Any]]) -> Figure:
         curve = result["curve"]
         validated = "val_loss" in curve[0]
         part = "val_" if validated else "test_"
-        measure = next(name for name in curve[0] if name.startswith(part) and name != "val_loss")
-        measures.append(f"{'validation' if validated else 'test'} {SCORES[measure.removeprefix(part)]}")
+        measure = next((name for name in curve[0] if name.startswith(part) and name != "val_loss"), None)
         epochs = [row["epoch"] for row in curve]
         losses.plot(epochs, [row["train_loss"] for row in curve], color=colour, alpha=0.45, lw=1)
         if validated:
             losses.plot(epochs, [row["val_loss"] for row in curve], color=colour, label=name)
-        scores.plot(epochs, [row[measure] for row in curve], color=colour, label=name)
+        if measure is not None:
+            measures.append(f"{'validation' if validated else 'test'} {SCORES[measure.removeprefix(part)]}")
+            scores.plot(epochs, [row[measure] for row in curve], color=colour, label=name)
     losses.set(xlabel="epoch", ylabel="cross-entropy", title="validation loss (pale: training)")
-    scores.set(xlabel="epoch", ylabel="%", title=" and ".join(dict.fromkeys(measures)))
-    scores.legend(fontsize=8, loc="lower right")
+    unit = "" if any("perplexity" in measure for measure in measures) else "%"
+    scores.set(xlabel="epoch", ylabel=unit, title=" and ".join(dict.fromkeys(measures)) or "no score of each epoch")
+    if measures:
+        scores.legend(fontsize=8, loc="lower right" if unit else "upper right")
+    else:
+        losses.legend(fontsize=8, loc="upper right")
     return figure
 
 

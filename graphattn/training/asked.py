@@ -148,8 +148,8 @@ def _of_texts(
         raise ValueError(f"{loaded.name} has texts: needed train.batch, how many of their tokens a step takes")
     if train.stop in ("gat", "best-score"):
         raise ValueError(
-            f"train.stop is {train.stop!r}, which wants a score that rises; {loaded.name} has texts, where val_loss tells "
-            f"epochs apart: take 'last', 'none' or 'patience'"
+            f"train.stop is {train.stop!r}, which wants a score that rises; {loaded.name} has texts, whose epochs "
+            f"val_loss tells apart: take 'last', 'none' or 'patience'"
         )
     if isinstance(loaded, PairSet):
         if train.window != Train.window:
