@@ -51,7 +51,7 @@ class Compiled:
 
 for name in sys.argv[4].split(","):
     setattr(gpu_kernels, name, Compiled(name))
-gpu_launch.SPLIT = 64
+gpu_launch.LONGEST = 64
 graph = GRAPHS["hub"]
 for operation in OPERATIONS:
     if str(operation) in names:
