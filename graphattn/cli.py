@@ -135,8 +135,9 @@ def report(
     """Rebuild experiments/RESULTS.md from the recorded JSON; with names, also draw their runs.
 
     For each named experiment that has been run here: its table row, the learning curves and, for attention models,
-    the attention on a neighbourhood and the t-SNE picture of the hidden features, as PNG and SVG and together in one
-    self-contained page, report.html. Nothing is trained.
+    the attention on a neighbourhood and the t-SNE picture of the hidden features, or which layers read which, or what
+    Attention-Wise makes of an image, as PNG and SVG and together in one self-contained page, report.html. Nothing is
+    trained.
     """
     from graphattn import report as reports
 
