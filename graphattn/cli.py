@@ -75,7 +75,10 @@ def run(
     extend: Annotated[
         bool, typer.Option(help="Count the seeds recorded there as done: a record may grow over days and machines.")
     ] = False,
-    cuda_graph: Annotated[bool, typer.Option(help="Replay the training step as one CUDA graph.")] = False,
+    cuda_graph: Annotated[
+        bool,
+        typer.Option(help="Replay the training step as one CUDA graph: for small models on one graph, or on images."),
+    ] = False,
     batch_seeds: Annotated[
         int | None,
         typer.Option(
