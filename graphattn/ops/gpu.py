@@ -37,7 +37,7 @@ class _Nodes:
         self.ptr = self.orders[0]
         self.number, self.num_edges = edges.ptr.numel() - 1, edges.edges.numel()
         self.pieces = edges.pieces
-        self.num_pieces = self.pieces.shape[0]
+        self.num_pieces, self.split = self.pieces.shape[0], gpu_launch.split(self.num_edges)
 
     @property
     def programs(self) -> int:
@@ -55,7 +55,7 @@ class _Nodes:
         if self.num_pieces and whole is not None:
             width = parts[0].numel()
             grid = self.num_pieces, triton.cdiv(width, 1024)
-            gpu_kernels.add_pieces[grid](self.ptr, self.pieces, parts, whole, gpu_launch.SPLIT, W=width, BP=8, BW=1024)
+            gpu_kernels.add_pieces[grid](self.ptr, self.pieces, parts, whole, self.split, W=width, BP=8, BW=1024)
 
 
 def _forward(given: Inputs, receivers: Edges, out: Tensor, lse: Tensor, weights: Tensor | None) -> None:
@@ -72,19 +72,19 @@ def _forward(given: Inputs, receivers: Edges, out: Tensor, lse: Tensor, weights:
             nodes.pieces,
             given.seed,
             *(out, lse, weights, part_out, part_top, part_sum),
-            *(nodes.num_pieces, gpu_launch.SPLIT),
+            *(nodes.num_pieces, nodes.split),
             **_constants(given, out, shape),
         )
         if nodes.num_pieces:
             gpu_kernels.merge[nodes.num_pieces, shape.programs(heads)](
-                *(nodes.ptr, nodes.pieces, out, lse, part_out, part_top, part_sum, gpu_launch.SPLIT),
+                *(nodes.ptr, nodes.pieces, out, lse, part_out, part_top, part_sum, nodes.split),
                 **({"H": heads, "D": width, "BP": 4, "BH": shape.heads, "BD": shape.values} | _wide(out)),
                 num_warps=shape.warps,
             )
         if weights is not None:
             gpu_kernels.weigh[nodes.programs, 1](
                 *(weights, lse, nodes.ptr, nodes.orders[1], nodes.pieces, given.seed),
-                *(nodes.num_pieces, gpu_launch.SPLIT),
+                *(nodes.num_pieces, nodes.split),
                 **({"H": heads, "BE": 16, "BH": triton.next_power_of_2(heads)} | _dropped(given.p) | _wide(out)),
             )
 
@@ -150,7 +150,7 @@ def _to_senders(
         given.seed,
         *gathered,
         *(grad_of_values, grad_of_left, grad_edge, logit_grads, part_values, part_left),
-        *(nodes.num_pieces, gpu_launch.SPLIT),
+        *(nodes.num_pieces, nodes.split),
         **_constants(given, values, shape),
     )
     nodes.add_pieces(part_values, grad_of_values)
@@ -180,7 +180,7 @@ def _to_receivers(
     if programs:
         gpu_kernels.backward_receivers[programs, shape.programs(heads)](
             *(rows, right, att, edge, *nodes.orders, nodes.pieces, logit_grads, grad_right, shares, part_right),
-            *(nodes.number, nodes.num_pieces, gpu_launch.SPLIT, run),
+            *(nodes.number, nodes.num_pieces, nodes.split, run),
             **(_sizes(heads, width, shape) | _wide(out)),
             LEFT_HEADS=1 if rows is None else rows.shape[1],
             SCORE=given.score,
@@ -210,7 +210,7 @@ def _weighted_sum(weights: Tensor, rows: Tensor, edges: Sequence[Tensor], p: flo
         with on_device(rows):
             gpu_kernels.weighted_sum[nodes.programs, triton.cdiv(width, shape.values)](
                 *(weights.contiguous(), rows.contiguous(), *nodes.orders, nodes.pieces, seed, out, parts),
-                *(nodes.num_pieces, gpu_launch.SPLIT),
+                *(nodes.num_pieces, nodes.split),
                 **(
                     {"W": width, "D": rows.shape[-1], "BE": shape.edges, "BD": shape.values} | _dropped(p) | _wide(rows)
                 ),

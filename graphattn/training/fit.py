@@ -16,7 +16,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from graphattn.training.averaging import average_states
-from graphattn.training.captured import captured
+from graphattn.training.captured import CapturedGradients, captured
 from graphattn.training.schedules import set_rate
 from graphattn.training.stopping import Rule
 from graphattn.training.tasks import Task
@@ -62,11 +62,12 @@ def fit(
     Every `checkpoint_every` seconds all that the run needs is written to `folder`/last.pt (whole, then renamed); a
     call that finds this file goes on from there and, on the CPU, ends with the numbers of a run never stopped. A
     model without parameters (`optimizer` None) is only measured. Of several ranks the first writes, and its measures
-    count for all. With `cuda_graph` the step is recorded once and replayed, which needs a GPU and a task of one batch.
+    count for all. With `cuda_graph` the step is recorded once and replayed, which needs a GPU, and one batch for all
+    steps or batches of tensors, most of one shape.
 
     Raises:
         Diverged: the loss is not finite; says the epoch, the last checkpoint and what to try.
-        ValueError: no epochs for a model with parameters, or steps that cannot be recorded: their rates too.
+        ValueError: no epochs for a model with parameters, or steps that cannot be recorded.
     """
     if optimizer is None:
         model = fabric.setup_module(model)
@@ -80,9 +81,9 @@ def fit(
         content = torch.load(last, map_location=fabric.device, weights_only=True)
         restore(content, model, optimizer)
         course.resume(content)
-    epoch = partial(train_epoch, fabric, model, task, optimizer, rate)
+    epoch: Callable[[int], Tensor] = partial(train_epoch, fabric, model, task, optimizer, rate)
     if cuda_graph:
-        epoch = _replayed(fabric, model, task, optimizer, rate)  # type: ignore[assignment]
+        epoch = _replayed(fabric, model, task, optimizer, rate)
     saved = time.monotonic()
     while course.epoch < epochs and not course.stopped:
         started = time.perf_counter()
@@ -131,36 +132,44 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     rate: Callable[[int], float] | None = None,
     done: int = 0,
+    gradients: Callable[[Any], Tensor] | None = None,
 ) -> Tensor:
     """A step on each batch, after so many that are done; the mean of their losses, [], or [K] if each is that of K
-    models that share nothing.
+    models that share nothing. `gradients` gives a batch's loss and leaves its gradients in the parameters.
     """
+    gradients = gradients or partial(_gradients, fabric, model, task, optimizer)
     losses = []
     for step, batch in enumerate(task.batches(), done):
         if rate is not None:
             set_rate(optimizer, rate(step))
-        losses.append(_step(fabric, model, task, optimizer, batch))
+        losses.append(gradients(batch))
+        optimizer.step()
     return torch.stack(losses).mean(0)
 
 
 def _replayed(
     fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, rate: Callable[[int], float] | None
 ) -> Callable[[int], Tensor]:
-    if not task.whole:
-        raise ValueError("a step is captured on one batch that never changes, these do: leave out --cuda-graph")
-    if rate is not None:
-        raise ValueError("a step is captured with its rate, which train.schedule changes: leave out --cuda-graph")
+    gradients = partial(_gradients, fabric, model, task, optimizer)
+    if not task.whole or rate is not None:  # the update, whose rate may change, is not recorded
+        recorded = CapturedGradients(gradients, model, optimizer)
+        return partial(train_epoch, fabric, model, task, optimizer, rate, gradients=recorded)
     (batch,) = task.batches()
-    replay = captured(partial(_step, fabric, model, task, optimizer, batch), model, optimizer)
+
+    def step() -> Tensor:
+        loss = gradients(batch)
+        optimizer.step()
+        return loss
+
+    replay = captured(step, model, optimizer)
     return lambda done: replay()
 
 
-def _step(fabric: Fabric, model: nn.Module, task: Steps, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
+def _gradients(fabric: Fabric, model: nn.Module, task: Steps, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
     model.train()
     optimizer.zero_grad()
     loss = task.loss(model, batch)
     fabric.backward(loss.sum())
-    optimizer.step()
     return loss.detach()
 
 

@@ -274,10 +274,10 @@ def _write_csv(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def _curve(path: Path) -> list[dict[str, float]]:
-    """The learning curve in at most CURVE_POINTS evenly spaced epochs, rounded to what a plot shows."""
+    """The learning curve in at most CURVE_POINTS evenly spaced epochs, rounded to six significant digits."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     step = max(1, -(-len(rows) // CURVE_POINTS))
-    return [{name: round(float(value), 4) for name, value in row.items()} for row in rows[::step]]
+    return [{name: float(f"{float(value):.6g}") for name, value in row.items()} for row in rows[::step]]

@@ -52,7 +52,7 @@ class Compiled:
 for name in sys.argv[4].split(","):
     module = gpu_band if name.endswith("_band") else gpu_kernels
     setattr(module, name, Compiled(module, name))
-gpu_launch.SPLIT = 64
+gpu_launch.LONGEST = 64
 graph = GRAPHS["hub"]
 for operation in OPERATIONS:
     if str(operation) in names:
