@@ -33,7 +33,8 @@ class Pairs:
 
     def of(self, ids: Tensor) -> Pairs:
         """These pairs, no longer than the longest of them. With `ids` on the CPU nothing waits for a device."""
-        wide, ids = self.lengths[ids].amax(0).tolist() if len(ids) else [0, 0], ids.to(self.source.device)
+        wide = self.lengths[ids].amax(0).tolist() if len(ids) else (0, 0)
+        ids = ids.to(self.source.device, non_blocking=True)
         return Pairs(self.source[:, : wide[0]][ids], self.target[:, : wide[1]][ids])
 
 

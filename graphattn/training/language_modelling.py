@@ -58,7 +58,8 @@ class LanguageModelling:
             return
         first, reach = int(torch.randint(self.window, ())), torch.arange(self.window + 1, device=device)
         for pieces in self._shares:
-            some = text[first + self.window * torch.tensor(pieces, device=device).unsqueeze(1) + reach]
+            starts = first + self.window * torch.tensor(pieces).to(device, non_blocking=True)
+            some = text[starts.unsqueeze(1) + reach]
             yield some[:, :-1], some[:, 1:]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -101,7 +102,7 @@ class LanguageModelling:
 
 
 def _of_sentences(sentences: Tensor, lengths: Tensor, ids: Tensor) -> Batch:
-    some = sentences[:, : int(lengths[ids].max()) + 1][ids.to(sentences.device)]
+    some = sentences[:, : int(lengths[ids].max()) + 1][ids.to(sentences.device, non_blocking=True)]
     return some[:, :-1], some[:, 1:]
 
 

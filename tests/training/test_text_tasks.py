@@ -22,7 +22,10 @@ from graphattn.models import MODELS
 from graphattn.recipe import Train
 from graphattn.training import Job, run_seed, task
 from graphattn.training.bleu import bleu
+from graphattn.training.building import built
+from graphattn.training.captured import _no_waiting
 from graphattn.training.language_modelling import LanguageModelling
+from graphattn.training.optimizers import optimizer_of
 from graphattn.training.rouge import rouge
 from graphattn.training.text_pairs import TextPairs
 from graphattn.training.token_batches import TokenBatches
@@ -254,6 +257,28 @@ def test_a_definition_runs_to_its_result(tmp_path: Path, device: torch.device, n
     assert result["val_loss"] < 1.02 * math.log(tokens), "no better than a guess would be, and no worse"
     assert 0 <= result[f"test_{score}"] < 100
     assert result["epochs"] == epochs
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["chain", "extracts"])
+def test_a_step_does_not_wait_for_the_gpu(name: str) -> None:
+    made = RUNS[name]()
+    loaded = load(made.data.name).to("cuda")
+    model = built(made, loaded).to("cuda")
+    asked = task(loaded, made.train, model, None, None, made.decoding)
+    optimizer = optimizer_of(model, made.train)
+    assert optimizer is not None
+    batches = asked.batches()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        asked.loss(model, next(batches)).backward()
+        optimizer.step()
+
+    step()  # compiles the kernels
+    with _no_waiting():
+        step()
 
 
 def test_the_chain_is_learnt_almost_as_well_as_it_can_be(tmp_path: Path) -> None:
