@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,10 +19,11 @@ from graphattn.graph import Order
 from graphattn.ops import gpu_kernels, gpu_launch
 from graphattn.ops.dropout import Dropout
 from graphattn.ops.fused import ADDITIVE, ADDITIVE_V2, Edges, Fused, Inputs
-from graphattn.ops.gpu_launch import Tile, tile
+from graphattn.ops.gpu_band import band_sum
+from graphattn.ops.gpu_launch import Tile, computed_in, on_device, tile
 from graphattn.ops.reference import accumulation_dtype
 
-__all__ = ["INTERPRETED", "additive", "additive_v2", "attend", "dot_product", "weighted_sum"]
+__all__ = ["INTERPRETED", "additive", "additive_v2", "attend", "band_sum", "dot_product", "weighted_sum"]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # then the kernels run on the CPU, slowly, to be tested
 
@@ -66,7 +65,7 @@ def _forward(given: Inputs, receivers: Edges, out: Tensor, lse: Tensor, weights:
     heads, width = out.shape[1:]
     shape = nodes.tile(heads, width, out.dtype, rows=2)
     part_out, part_top, part_sum = (nodes.parts(out, heads, *rest) for rest in ((width,), (), ()))
-    with _device(out):
+    with on_device(out):
         gpu_kernels.forward[nodes.programs, shape.programs(heads)](
             *_contiguous(given),
             *nodes.orders,
@@ -112,7 +111,7 @@ def _backward(
     grad_out, lse = grad_out.contiguous(), lse.contiguous()
     weights, grad_weights = (None if t is None else t.contiguous() for t in (weights, grad_weights))
     tensors = _contiguous(given)
-    with _device(out):
+    with on_device(out):
         if by_receiver.number:
             shape = by_receiver.tile(heads, width, out.dtype, rows=1)
             gpu_kernels.row_sums[by_receiver.number, shape.programs(heads)](
@@ -208,7 +207,7 @@ def _weighted_sum(weights: Tensor, rows: Tensor, edges: Sequence[Tensor], p: flo
     out, parts = rows.new_empty((nodes.number, *rows.shape[1:])), nodes.parts(rows, width)
     if out.numel():
         shape = nodes.tile(1, min(width, 512), rows.dtype, rows=1)
-        with _device(rows):
+        with on_device(rows):
             gpu_kernels.weighted_sum[nodes.programs, triton.cdiv(width, shape.values)](
                 *(weights.contiguous(), rows.contiguous(), *nodes.orders, nodes.pieces, seed, out, parts),
                 *(nodes.num_pieces, nodes.split),
@@ -254,11 +253,7 @@ def _dropped(p: float) -> dict[str, Any]:
 
 
 def _wide(like: Tensor) -> dict[str, Any]:
-    return {"WIDE": tl.float64 if like.dtype == torch.float64 else tl.float32}
-
-
-def _device(tensor: Tensor) -> AbstractContextManager:
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+    return {"WIDE": computed_in(like.dtype)}
 
 
 _fused = Fused("attention_gpu", _forward, _backward, pieces=gpu_launch.pieces)

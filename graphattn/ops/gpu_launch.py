@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from graphattn.graph import Order
@@ -42,6 +44,16 @@ def tile(heads: int, width: int, mean_degree: float, rows: int, dtype: torch.dty
     registers = 32 * 32 * warps // (rows * (2 if dtype == torch.float64 else 1))
     edges = min(32, max(1, registers // (heads * values)), triton.next_power_of_2(max(_EDGES, int(mean_degree))))
     return Tile(edges, heads, values, warps)
+
+
+def computed_in(dtype: torch.dtype) -> Any:
+    """What numbers of this dtype are computed in."""
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager:
+    """Kernels launched within run where the tensor is."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 def split(num_edges: int) -> int:

@@ -142,7 +142,7 @@ def _html(definitions: Sequence[Experiment], results: dict[str, dict[str, Any]],
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>graphattn report</title><style>{_STYLE}</style>'
-        f"<h1>graphattn report</h1><table><tr><th>experiment</th><th>what</th><th>test, %</th>"
+        f"<h1>graphattn report</h1><table><tr><th>experiment</th><th>what</th><th>test, % or perplexity</th>"
         f"<th>paper, %</th><th>seeds</th></tr>{rows}</table>{''.join(images)}"
         f"<footer>{escape(versions)}; {escape(first['machine'])}; {escape(first['date'])}</footer></html>\n"
     )

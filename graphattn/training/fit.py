@@ -15,6 +15,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from graphattn.training.averaging import average_states
 from graphattn.training.captured import CapturedGradients, captured
 from graphattn.training.schedules import set_rate
 from graphattn.training.stopping import Rule
@@ -51,11 +52,13 @@ def fit(
     rate: Callable[[int], float] | None = None,
     checkpoint_every: float = 10.0,
     cuda_graph: bool = False,
+    average: int = 1,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Outcome:
     """Train `model` on `task` and leave the kept parameters in it and in `folder`/best.pt.
 
     With `rate`, the optimizer's learning rates are multiplied by rate(k) in the run's k-th step, from 0 on.
+    With `average`, the parameters kept are the mean of those of so many last epochs, and measured once more.
     Every `checkpoint_every` seconds all that the run needs is written to `folder`/last.pt (whole, then renamed); a
     call that finds this file goes on from there and, on the CPU, ends with the numbers of a run never stopped. A
     model without parameters (`optimizer` None) is only measured. Of several ranks the first writes, and its measures
@@ -73,7 +76,7 @@ def fit(
     if epochs == 0:
         raise ValueError("train.epochs is 0, needed at least 1: the model has parameters to train")
     model, optimizer = fabric.setup(model, optimizer)
-    course, last = Course(rule), folder / "last.pt"
+    course, last = Course(rule, epochs - average if average > 1 else None), folder / "last.pt"
     if last.exists():
         content = torch.load(last, map_location=fabric.device, weights_only=True)
         restore(content, model, optimizer)
@@ -94,6 +97,10 @@ def fit(
         if fabric.is_global_zero and time.monotonic() - saved >= checkpoint_every:
             write_whole(checkpoint(model, optimizer) | course.content(), last)
             saved = time.monotonic()
+    if course.recent:
+        model.load_state_dict(average_states(course.recent))
+        model.eval()
+        course.replace(model.state_dict, fabric.broadcast(task.measures(model)))
     outcome = course.outcome()
     assert course.best is not None
     model.load_state_dict(course.best["model"])
@@ -214,10 +221,13 @@ def restore(content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Op
 
 
 class Course:
-    """A model's way through its epochs: the stopping rule, the rows so far, and the parameters to be kept."""
+    """A model's way through its epochs: the stopping rule, the rows so far, and the parameters to be kept: those of one
+    epoch, and those to be averaged, of all from the epoch `averaged_from` on.
+    """
 
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
+    def __init__(self, rule: Rule, averaged_from: int | None = None) -> None:
+        self.rule, self.averaged_from = rule, averaged_from
+        self.recent: list[dict[str, Tensor]] = []
         self.epoch, self.seconds, self.stopped = 0, 0.0, False
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] | None = None
@@ -236,10 +246,17 @@ class Course:
         loss, found = (row.get(f"val_{name}", math.nan) for name in ("loss", score))
         keep, self.stopped = self.rule.update(loss + penalty, found)
         self.history.append(row)
+        if self.averaged_from is not None and self.epoch >= self.averaged_from:
+            self.recent.append(_copied(state()))
         self.epoch += 1
         self.seconds += seconds
         if keep:
-            self.best = {"model": {name: value.detach().clone() for name, value in state().items()}, "row": row}
+            self.best = {"model": _copied(state()), "row": row}
+
+    def replace(self, state: Callable[[], dict[str, Tensor]], measures: dict[str, float]) -> None:
+        """Keep these parameters, with these measures, in the place of those of the epoch that is kept."""
+        assert self.best is not None
+        self.best = {"model": _copied(state()), "row": self.best["row"] | measures}
 
     def outcome(self) -> Outcome:
         """Of the epochs so far.
@@ -255,7 +272,7 @@ class Course:
 
     def content(self) -> dict[str, Any]:
         """As last.pt holds it."""
-        names = ("epoch", "seconds", "stopped", "history", "best")
+        names = ("epoch", "seconds", "stopped", "history", "best", "recent")
         return {
             "rule": asdict(self.rule),  # type: ignore[call-overload]
             "progress": {name: getattr(self, name) for name in names},
@@ -265,3 +282,7 @@ class Course:
         for holder, values in ((self.rule, content["rule"]), (self, content["progress"])):
             for name, value in values.items():
                 setattr(holder, name, value)
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}

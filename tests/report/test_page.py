@@ -135,6 +135,21 @@ def test_learning_curves() -> None:
     assert losses.lines[0].get_color() == losses.lines[1].get_color() != losses.lines[2].get_color()
 
 
+def test_losses_alone_where_no_epoch_has_a_score() -> None:
+    curve = [{"epoch": k, "train_loss": 2.0 - k, "val_loss": 3.0 - k} for k in range(3)]
+    losses, scores = pictures.learning_curves({"german/a": {"curve": curve}}).axes
+    assert [list(line.get_ydata()) for line in losses.lines] == [[2.0, 1.0, 0.0], [3.0, 2.0, 1.0]]
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["german/a"]
+    assert not scores.lines and scores.get_legend() is None
+
+
+def test_a_perplexity_is_no_percentage() -> None:
+    curve = [{"epoch": k, "train_loss": 1.0, "val_loss": 1.0, "val_perplexity": 9.0 - k} for k in range(3)]
+    _, scores = pictures.learning_curves({"words/a": {"curve": curve}}).axes
+    assert list(scores.lines[0].get_ydata()) == [9.0, 8.0, 7.0]
+    assert (scores.get_ylabel(), scores.get_title()) == ("", "validation perplexity")
+
+
 @pytest.mark.parametrize("gradients", [[8e-5, 2e-5], [0.0, 0.0], [float("nan"), 1e-5]])
 def test_learning_curves_with_a_gradient(gradients: list[float]) -> None:
     curve = [
