@@ -75,7 +75,10 @@ def run(
     extend: Annotated[
         bool, typer.Option(help="Count the seeds recorded there as done: a record may grow over days and machines.")
     ] = False,
-    cuda_graph: Annotated[bool, typer.Option(help="Replay the training step as one CUDA graph.")] = False,
+    cuda_graph: Annotated[
+        bool,
+        typer.Option(help="Replay the training step as one CUDA graph: for small models on one graph, or on images."),
+    ] = False,
     batch_seeds: Annotated[
         int | None,
         typer.Option(
@@ -135,8 +138,9 @@ def report(
     """Rebuild experiments/RESULTS.md from the recorded JSON; with names, also draw their runs.
 
     For each named experiment that has been run here: its table row, the learning curves and, for attention models,
-    the attention on a neighbourhood and the t-SNE picture of the hidden features, as PNG and SVG and together in one
-    self-contained page, report.html. Nothing is trained.
+    the attention on a neighbourhood and the t-SNE picture of the hidden features, or which layers read which, or what
+    Attention-Wise makes of an image, as PNG and SVG and together in one self-contained page, report.html. Nothing is
+    trained.
     """
     from graphattn import report as reports
 
@@ -296,7 +300,8 @@ def _run(
     if ranks == 1:
         model, loaded, _ = prepared(replace(jobs[0], device="cpu"))
         # What is wrong with the data or the model is said here, once.
-        task(loaded, definition.train, model, definition.labels, definition.correct_and_smooth, definition.multitask)
+        parts = (definition.labels, definition.correct_and_smooth, definition.decoding, definition.multitask)
+        task(loaded, definition.train, model, *parts)
         if batch_seeds is not None:
             stacked([model], [loaded], definition)
     if fresh:

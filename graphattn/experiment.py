@@ -115,6 +115,18 @@ class CorrectAndSmooth:
 
 
 @dataclass(frozen=True)
+class Decoding:
+    """How a model of pairs of texts makes one: see `sequence.decoding.beam_search`. One beam is greedy."""
+
+    beams: int = 4
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beams < 1:
+            raise ValueError(f"beams is {self.beams}, needed at least 1")
+
+
+@dataclass(frozen=True)
 class Run:
     seeds: int = 10
 
@@ -143,6 +155,7 @@ class Experiment:
     readout: Readout | None = None
     labels: Labels | None = None
     correct_and_smooth: CorrectAndSmooth | None = None
+    decoding: Decoding | None = None
     multitask: Plan | None = None
     paper: Paper | None = None
     note: str = ""  # printed under the table: what was tried where the paper's number is not met
@@ -166,6 +179,7 @@ _OPTIONAL: dict[str, type] = {
     "readout": Readout,
     "labels": Labels,
     "correct_and_smooth": CorrectAndSmooth,
+    "decoding": Decoding,
     "multitask": Plan,
 }
 _CHANGEABLE = ("data", "model", "train", "run", *_OPTIONAL)

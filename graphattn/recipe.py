@@ -17,18 +17,22 @@ class Train:
     `recompute`, what the layers compute inside is not kept for the backward pass but computed again there: slower by a
     forward pass, and only each layer's input is held.
 
+    On texts, batch is so many tokens a step, and a text that runs on is cut into pieces of `window` tokens; of the last
+    `average` epochs the mean of their parameters is kept. `label_smoothing` is as on images, of texts made from texts.
+
     On images, `augment` moves and mirrors each (`data.augment`), `label_smoothing` gives so much of a label to all
     classes alike, `channels_last` lays images and weights out by pixel, `compile` compiles the model.
 
     How the parameters move: `weight_decay`, times the parameter, is added to the gradient (adamw: taken from the
     parameter, as torch.optim.AdamW does; adaboundw: see `training.AdaBoundW`), on `decay`: all parameters, the weights
     without biases, or the parameters of the first layer. `lr_of` names parts of parameters' names, whose rate is
-    another than `lr`. momentum and nesterov are sgd's; final_lr, the rate of sgd that they come to, is that of adabound
-    and its kin.
+    another than `lr`. momentum and nesterov are sgd's, beta2 is that of adam and adamw; final_lr, the rate of sgd that
+    they come to, is that of adabound and its kin.
 
     The rate at a time is `lr` times what `schedule` says, anew in each step: nothing; `steps`, times `factor` from each
-    of the epochs `milestones` on; `cosine`, down to 0 at the end; `one-cycle`, as torch.optim.lr_scheduler.OneCycleLR
-    with constant momentum. For the first `warmup` epochs, which count among them, it rises linearly, or is `warmup_lr`.
+    of the epochs `milestones` on; `cosine`, down to 0 at the end; `inverse-sqrt`, the
+    root of the steps of the warm-up over those so far; `one-cycle`, as torch.optim.lr_scheduler.OneCycleLR with
+    constant momentum. For the first `warmup` epochs, which count among them, it rises linearly, or is `warmup_lr`.
 
     `stop` is a rule of `training.stopping`. On images, with `log_gradient`, the mean absolute gradient of the first
     layer's parameters in the last step of each epoch is among the measures.
@@ -53,12 +57,15 @@ class Train:
     momentum: float = 0.0
     nesterov: bool = False
     final_lr: float = 0.1
-    schedule: Literal["constant", "steps", "cosine", "one-cycle"] = "constant"
+    schedule: Literal["constant", "steps", "cosine", "one-cycle", "inverse-sqrt"] = "constant"
     milestones: tuple[int, ...] | None = None
     factor: float = 0.1
     warmup: int = 0
     warmup_lr: float | None = None
     log_gradient: bool = False
+    window: int = 128
+    average: int = 1
+    beta2: float = 0.999
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -90,6 +97,12 @@ class Train:
             )
         if self.warmup and self.warmup >= self.epochs:
             raise ValueError(f"warmup is {self.warmup} of {self.epochs} epochs, needed fewer")
+        if self.schedule == "inverse-sqrt" and not self.warmup:
+            raise ValueError("warmup is 0 with schedule = 'inverse-sqrt', needed the epochs that it falls from")
+        if self.average > max(1, self.epochs):
+            raise ValueError(f"average is {self.average} of {self.epochs} epochs, needed no more than there are")
+        if self.beta2 >= 1:
+            raise ValueError(f"beta2 is {self.beta2}, needed a number below 1")
         if self.stop == "patience" and self.optimizer in ("adamw", "adaboundw"):
             raise ValueError(
                 f"stop is 'patience', which counts the L2 penalty, whose gradient {self.optimizer} does not follow: "
@@ -113,6 +126,9 @@ _LEAST: dict[str, float] = {
     "factor": 0.0,
     "warmup": 0,
     "warmup_lr": 0.0,
+    "window": 2,
+    "average": 1,
+    "beta2": 0.0,
 }
 
 # Options that say something only where another has one of these values.
@@ -121,5 +137,7 @@ _ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "nesterov": ("optimizer", ("sgd",)),
     "final_lr": ("optimizer", ("adabound", "amsbound", "adaboundw")),
     "factor": ("schedule", ("steps",)),
-    "warmup": ("schedule", ("constant", "steps", "cosine")),
+    "beta2": ("optimizer", ("adam", "adamw")),
+    "average": ("stop", ("last",)),
+    "warmup": ("schedule", ("constant", "steps", "cosine", "inverse-sqrt")),
 }

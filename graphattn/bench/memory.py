@@ -36,11 +36,14 @@ def kept(entry: Entry) -> tuple[float, float]:
 
 
 def peak(case: Case, contestant: str, device: str) -> float:
-    """MiB at the peak of a training step in a process of its own, beyond weights and inputs.
+    """MiB at the peak of a training step, beyond weights and inputs.
 
     A first step, which loads code and compiles, is not counted; the next two get a new edge_index, so that ordering
-    its edges and keeping the order is. On the CPU resident memory (Linux; elsewhere NaN), on a GPU torch's allocations.
+    its edges and keeping the order is. On the CPU resident memory (Linux; elsewhere NaN) of a process of its own, on a
+    GPU torch's allocations, which others in the process do not disturb.
     """
+    if device == "cuda":
+        return _peak(case, contestant, device, torch.get_num_threads())
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(_peak, case, contestant, device, torch.get_num_threads()).result()
 

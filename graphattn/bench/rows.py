@@ -19,7 +19,7 @@ COLUMNS = (
     "op",  # the layer or operation
     "graph",  # uniform, power-law, hub, or the data set
     "contestant",
-    "direction",  # forward, training step, epoch, sampling (a batch), or graph: ordering the edges, once
+    "direction",  # forward, training step, epoch, sampling (a batch), decoding, or graph: ordering the edges, once
     "N",
     "E",
     "H",

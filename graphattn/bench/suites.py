@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from graphattn.bench.case import AnyCase
+from graphattn.bench.decoding import DecodingCase
 from graphattn.bench.depth import DepthCase
 from graphattn.bench.epochs import EpochCase
 from graphattn.bench.graphs import MadeGraph
@@ -123,6 +124,11 @@ GRID = (
 SEQUENCE = (
     *(SequenceCase(f"{m}-{steps}", m, steps) for steps in (128, 512, 2048, 8192, 16384) for m in MIXERS),
     *(SequenceCase(f"{m}-maps-{steps}", m, steps, maps=True) for steps in (512, 8192) for m in MIXERS),
+    *(
+        DecodingCase(f"decode-{'greedy' if beams == 1 else f'beam-{beams}'}-{steps}", beams, steps=steps)
+        for steps in (32, 256)
+        for beams in (1, 4)
+    ),
 )
 
 SUITES: dict[str, tuple[AnyCase, ...]] = {

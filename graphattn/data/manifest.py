@@ -8,11 +8,13 @@
     molecules                             on sets of graphs: features are OGB's categories of atoms and bonds
     sparse, row_normalise, binary         how features are handed out: mostly zeros; rows scaled to sum 1; counts as 0/1
     standardise                           on sets of graphs: mean 0 and variance 1 over the training graphs' nodes
+    languages                             of texts: their language; of translations, from which into which
     default_split, [splits.NAME]          the splits there are, with their numbers
     [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes,
                                           edge_features (0 if absent): checked on loading. Of images: features (numbers
                                           an image), shape (channels, rows, columns), images (those of the test too),
-                                          tested, classes
+                                          tested, classes. Of texts: sequences (texts or characters that train),
+                                          classes (tokens of the vocabulary)
     [[files]]                             name, url and a pin
 
 Files are looked for in FOLDER/NAME/ for the folder given (`--data`), then for the environment variable GRAPHATTN_DATA,
@@ -45,7 +47,8 @@ else:
 GRAPH_FORMATS = ("planetoid", "gnn-benchmark", "heterophilous", "digits", "ppi", "ppi-like", "tu", "ogbn", "ogbg")
 IMAGE_FORMATS = ("cifar10", "cifar100", "idx", "digits-images")
 SCENE_FORMATS = ("shapes",)
-FORMATS = (*GRAPH_FORMATS, *IMAGE_FORMATS, *SCENE_FORMATS)
+TEXT_FORMATS = ("translation", "sentences", "characters", "chain", "extracts")
+FORMATS = (*GRAPH_FORMATS, *IMAGE_FORMATS, *SCENE_FORMATS, *TEXT_FORMATS)
 
 Score = Literal["accuracy", "roc_auc"]
 
@@ -57,10 +60,11 @@ _FOLDERS = (_PACKAGE / "_packed" / "datasets", _PACKAGE.parent / "datasets")  # 
 class Sizes:
     """What a set must have. `edges` counts directed edges, without duplicates and self-loops. `nodes` and `edges` are
     not checked where absent. `images`, those `tested` included, and their `shape` are of sets of images alone.
+    `sequences`, of sets of texts, are those that train, or the characters, and `classes` the tokens of the vocabulary.
     """
 
-    features: int
     classes: int
+    features: int = 0
     nodes: int | None = None
     edges: int | None = None
     graphs: int = 1
@@ -68,6 +72,7 @@ class Sizes:
     images: int = 0
     tested: int = 0
     shape: tuple[int, ...] = ()
+    sequences: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class Manifest:
     row_normalise: bool = False
     binary: bool = False
     standardise: bool = False
+    languages: tuple[str, ...] = ()
     path: Path = field(default=Path(), compare=False)
 
     def check_size(self, what: str, found: int) -> None:
@@ -108,8 +114,13 @@ class Manifest:
 
     @property
     def of_scenes(self) -> bool:
-        """Whether it is a set of images with objects in them. If neither, it is one of graphs."""
+        """Whether it is a set of images with objects in them."""
         return self.format in SCENE_FORMATS
+
+    @property
+    def of_texts(self) -> bool:
+        """Whether it is a set of texts. If none of these, it is one of graphs."""
+        return self.format in TEXT_FORMATS
 
 
 def names() -> list[str]:

@@ -3,7 +3,8 @@
 Those of graphs are called as `model(x, edge_index)`, and those that look at features of edges take their number as
 third argument, `edge_dim`. Those of images are called as `model(x)` with `x` [B, in_channels, H, W], and those that
 must know H = W take it as third argument, `image_size`; so are those that find objects in images, whose output is
-`detector.Maps`.
+`detector.Maps`. Of texts, `MODELS["seq2seq"](source_tokens, target_tokens)` is called as `model(source, target)` and
+`MODELS["language-model"](tokens)` as `model(tokens)`.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from graphattn.models.gat import GAT, ConstGAT, GATv2, GraphTransformer
 from graphattn.models.gcn import GCN
 from graphattn.models.graph_network import GraphNetwork
 from graphattn.models.label_propagation import LabelPropagation
+from graphattn.models.language_model import LanguageModel
 from graphattn.models.mlp import MLP
 from graphattn.models.molecules import MoleculeEncoder
 from graphattn.models.monet import MoNet
@@ -26,11 +28,12 @@ from graphattn.models.residual import Residual
 from graphattn.models.resnet import CifarResNet, ImageResNet
 from graphattn.models.resnet_dag import resnet_dag
 from graphattn.models.sage import SAGE
+from graphattn.models.seq2seq import Seq2Seq
 from graphattn.models.supergat import SuperGAT
 from graphattn.models.vgg import VGG, ControlNetwork
 from graphattn.models.vit import VisionTransformer
 
-__all__ = ["DETECTORS", "GRAPH_MODELS", "IMAGE_MODELS", "MODELS", "GraphNetwork", "MoleculeEncoder"]
+__all__ = ["DETECTORS", "GRAPH_MODELS", "IMAGE_MODELS", "MODELS", "TEXT_MODELS", "GraphNetwork", "MoleculeEncoder"]
 
 GRAPH_MODELS: dict[str, Callable[..., nn.Module]] = {
     "cheb": Cheb,
@@ -58,4 +61,5 @@ IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit": VisionTransformer,
 }
 DETECTORS: dict[str, Callable[..., nn.Module]] = {"centernet": centernet}
-MODELS = dict(sorted((GRAPH_MODELS | IMAGE_MODELS | DETECTORS).items()))
+TEXT_MODELS: dict[str, Callable[..., nn.Module]] = {"language-model": LanguageModel, "seq2seq": Seq2Seq}
+MODELS = dict(sorted((GRAPH_MODELS | IMAGE_MODELS | DETECTORS | TEXT_MODELS).items()))

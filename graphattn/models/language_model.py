@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, cast
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -21,8 +24,8 @@ class LanguageModel(nn.Module):
 
     `mixer` is "light", "dynamic" or "self-attention"; a block for each of `kernels`, all causal. `softmax` is "tied",
     the table of the tokens being the last map's weight, or "adaptive": rarer tokens, those from `cutoffs` on, get
-    narrower vectors and are scored only where they occur, so `log_likelihood` is much cheaper than `forward`; tokens
-    must be numbered by falling frequency then. The other options are those of `Seq2Seq`.
+    narrower vectors and are scored only where they are targets, which is much cheaper than all; tokens must be numbered
+    by falling frequency then. The other options are those of `Seq2Seq`.
 
     Wu et al., 'Pay Less Attention with Lightweight and Dynamic Convolutions', ICLR 2019; Grave et al., 'Efficient
     softmax approximation for GPUs', ICML 2017.
@@ -75,19 +78,18 @@ class LanguageModel(nn.Module):
         self.last_norm = nn.LayerNorm(channels) if pre_norm else nn.Identity()
         self.adaptive = nn.AdaptiveLogSoftmaxWithLoss(channels, tokens, list(cutoffs)) if cutoffs else None
 
-    def forward(self, tokens: Int[Tensor, "B T"], state: StackState | None = None) -> Float[Tensor, "B T V"]:
-        hidden = self._hidden(tokens, state)
-        if self.adaptive is None:
-            return self._scores(hidden).log_softmax(-1)
-        return self.adaptive.log_prob(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
-
-    def log_likelihood(self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-        """The log probability of each target; where that is padding, a number to be left out."""
+    def forward(
+        self, tokens: Int[Tensor, "B T"], targets: Int[Tensor, "B T"] | None = None
+    ) -> Float[Tensor, "B T V"] | Float[Tensor, "B T"]:
+        """Of given targets the log probabilities alone, [B, T]; where they are padding, numbers to be left out."""
         hidden = self._hidden(tokens, None)
+        if targets is None:
+            return self._log_probabilities(hidden)
         if self.adaptive is None:
             loss = F.cross_entropy(self._scores(hidden).flatten(0, 1), targets.flatten(), reduction="none")
             return -loss.view_as(targets)
-        return self.adaptive(hidden.flatten(0, 1), targets.flatten()).output.view_as(targets)
+        with self._outside_autocast(hidden) as rows:
+            return self.adaptive(rows, targets.flatten()).output.view_as(targets)
 
     def start(self, batch: int) -> StackState:
         """Nothing seen yet of `batch` sequences."""
@@ -97,13 +99,25 @@ class LanguageModel(nn.Module):
 
     def step(self, tokens: Int[Tensor, "B"], state: StackState) -> Float[Tensor, "B V"]:
         """Log probabilities of what follows these tokens."""
-        return self(tokens.unsqueeze(1), state).squeeze(1)
+        return self._log_probabilities(self._hidden(tokens.unsqueeze(1), state)).squeeze(1)
 
     def _hidden(self, tokens: Int[Tensor, "B T"], state: StackState | None) -> Float[Tensor, "B T d"]:
         x = self.embedding(tokens, 0 if state is None else state.seen)
         for k, block in enumerate(self.blocks):
             x = block(x, state=None if state is None else state.blocks[k])
         return self.last_norm(x)
+
+    def _log_probabilities(self, hidden: Float[Tensor, "B T d"]) -> Float[Tensor, "B T V"]:
+        if self.adaptive is None:
+            return self._scores(hidden).log_softmax(-1)
+        with self._outside_autocast(hidden) as rows:
+            return self.adaptive.log_prob(rows).unflatten(0, hidden.shape[:2])
+
+    @contextmanager
+    def _outside_autocast(self, hidden: Float[Tensor, "B T d"]) -> Iterator[Float[Tensor, "N d"]]:
+        """torch's adaptive softmax writes what it computes into a tensor of its input's dtype, and in no other."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            yield hidden.flatten(0, 1).to(self.embedding.weight.dtype)
 
     def _scores(self, hidden: Float[Tensor, "B T d"]) -> Float[Tensor, "B T V"]:
         return F.linear(hidden, self.embedding.weight)

@@ -26,8 +26,8 @@ def band_sum(
 ) -> Float[Tensor, "B T H D"]:
     """The sum above; weights [H, K] are the same for all sequences and steps. Differentiable in weights and values.
 
-    Runs on the fused kernels where the device has them, else as one pass a tap in plain PyTorch; `backend` is 'cpu'
-    or 'reference'.
+    Runs on the fused kernels where the device has them, else as one pass a tap in plain PyTorch; `backend` is 'cpu',
+    'gpu' or 'reference'.
 
     Raises:
         TypeError: arguments that are no floating tensors.

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,10 +19,11 @@ from graphattn.graph import Order
 from graphattn.ops import gpu_kernels, gpu_launch
 from graphattn.ops.dropout import Dropout
 from graphattn.ops.fused import ADDITIVE, ADDITIVE_V2, Edges, Fused, Inputs
-from graphattn.ops.gpu_launch import Tile, tile
+from graphattn.ops.gpu_band import band_sum
+from graphattn.ops.gpu_launch import Tile, computed_in, on_device, tile
 from graphattn.ops.reference import accumulation_dtype
 
-__all__ = ["INTERPRETED", "additive", "additive_v2", "attend", "dot_product", "weighted_sum"]
+__all__ = ["INTERPRETED", "additive", "additive_v2", "attend", "band_sum", "dot_product", "weighted_sum"]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # then the kernels run on the CPU, slowly, to be tested
 
@@ -38,7 +37,7 @@ class _Nodes:
         self.ptr = self.orders[0]
         self.number, self.num_edges = edges.ptr.numel() - 1, edges.edges.numel()
         self.pieces = edges.pieces
-        self.num_pieces = self.pieces.shape[0]
+        self.num_pieces, self.split = self.pieces.shape[0], gpu_launch.split(self.num_edges)
 
     @property
     def programs(self) -> int:
@@ -56,7 +55,7 @@ class _Nodes:
         if self.num_pieces and whole is not None:
             width = parts[0].numel()
             grid = self.num_pieces, triton.cdiv(width, 1024)
-            gpu_kernels.add_pieces[grid](self.ptr, self.pieces, parts, whole, gpu_launch.SPLIT, W=width, BP=8, BW=1024)
+            gpu_kernels.add_pieces[grid](self.ptr, self.pieces, parts, whole, self.split, W=width, BP=8, BW=1024)
 
 
 def _forward(given: Inputs, receivers: Edges, out: Tensor, lse: Tensor, weights: Tensor | None) -> None:
@@ -66,26 +65,26 @@ def _forward(given: Inputs, receivers: Edges, out: Tensor, lse: Tensor, weights:
     heads, width = out.shape[1:]
     shape = nodes.tile(heads, width, out.dtype, rows=2)
     part_out, part_top, part_sum = (nodes.parts(out, heads, *rest) for rest in ((width,), (), ()))
-    with _device(out):
+    with on_device(out):
         gpu_kernels.forward[nodes.programs, shape.programs(heads)](
             *_contiguous(given),
             *nodes.orders,
             nodes.pieces,
             given.seed,
             *(out, lse, weights, part_out, part_top, part_sum),
-            *(nodes.num_pieces, gpu_launch.SPLIT),
+            *(nodes.num_pieces, nodes.split),
             **_constants(given, out, shape),
         )
         if nodes.num_pieces:
             gpu_kernels.merge[nodes.num_pieces, shape.programs(heads)](
-                *(nodes.ptr, nodes.pieces, out, lse, part_out, part_top, part_sum, gpu_launch.SPLIT),
+                *(nodes.ptr, nodes.pieces, out, lse, part_out, part_top, part_sum, nodes.split),
                 **({"H": heads, "D": width, "BP": 4, "BH": shape.heads, "BD": shape.values} | _wide(out)),
                 num_warps=shape.warps,
             )
         if weights is not None:
             gpu_kernels.weigh[nodes.programs, 1](
                 *(weights, lse, nodes.ptr, nodes.orders[1], nodes.pieces, given.seed),
-                *(nodes.num_pieces, gpu_launch.SPLIT),
+                *(nodes.num_pieces, nodes.split),
                 **({"H": heads, "BE": 16, "BH": triton.next_power_of_2(heads)} | _dropped(given.p) | _wide(out)),
             )
 
@@ -112,7 +111,7 @@ def _backward(
     grad_out, lse = grad_out.contiguous(), lse.contiguous()
     weights, grad_weights = (None if t is None else t.contiguous() for t in (weights, grad_weights))
     tensors = _contiguous(given)
-    with _device(out):
+    with on_device(out):
         if by_receiver.number:
             shape = by_receiver.tile(heads, width, out.dtype, rows=1)
             gpu_kernels.row_sums[by_receiver.number, shape.programs(heads)](
@@ -151,7 +150,7 @@ def _to_senders(
         given.seed,
         *gathered,
         *(grad_of_values, grad_of_left, grad_edge, logit_grads, part_values, part_left),
-        *(nodes.num_pieces, gpu_launch.SPLIT),
+        *(nodes.num_pieces, nodes.split),
         **_constants(given, values, shape),
     )
     nodes.add_pieces(part_values, grad_of_values)
@@ -181,7 +180,7 @@ def _to_receivers(
     if programs:
         gpu_kernels.backward_receivers[programs, shape.programs(heads)](
             *(rows, right, att, edge, *nodes.orders, nodes.pieces, logit_grads, grad_right, shares, part_right),
-            *(nodes.number, nodes.num_pieces, gpu_launch.SPLIT, run),
+            *(nodes.number, nodes.num_pieces, nodes.split, run),
             **(_sizes(heads, width, shape) | _wide(out)),
             LEFT_HEADS=1 if rows is None else rows.shape[1],
             SCORE=given.score,
@@ -208,10 +207,10 @@ def _weighted_sum(weights: Tensor, rows: Tensor, edges: Sequence[Tensor], p: flo
     out, parts = rows.new_empty((nodes.number, *rows.shape[1:])), nodes.parts(rows, width)
     if out.numel():
         shape = nodes.tile(1, min(width, 512), rows.dtype, rows=1)
-        with _device(rows):
+        with on_device(rows):
             gpu_kernels.weighted_sum[nodes.programs, triton.cdiv(width, shape.values)](
                 *(weights.contiguous(), rows.contiguous(), *nodes.orders, nodes.pieces, seed, out, parts),
-                *(nodes.num_pieces, gpu_launch.SPLIT),
+                *(nodes.num_pieces, nodes.split),
                 **(
                     {"W": width, "D": rows.shape[-1], "BE": shape.edges, "BD": shape.values} | _dropped(p) | _wide(rows)
                 ),
@@ -254,11 +253,7 @@ def _dropped(p: float) -> dict[str, Any]:
 
 
 def _wide(like: Tensor) -> dict[str, Any]:
-    return {"WIDE": tl.float64 if like.dtype == torch.float64 else tl.float32}
-
-
-def _device(tensor: Tensor) -> AbstractContextManager:
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+    return {"WIDE": computed_in(like.dtype)}
 
 
 _fused = Fused("attention_gpu", _forward, _backward, pieces=gpu_launch.pieces)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 from graphattn.graph import Order
 
-SPLIT = 1024  # edges: a node with more is cut into pieces of as many
+LONGEST, SHORTEST = 1024, 64  # edges of a piece: a node with more is cut into several
+RUNNING = 2048  # programs that a GPU runs at once, about
 WHOLE = 2048  # edges: in a graph with no more, no node is cut; that saves the launches that add pieces
 SHARES = 8192  # programs: with more receivers than these a program takes several, so that the shares of da are few
 _EDGES = 4  # that come at once even where a node has fewer on average: some have more
@@ -43,6 +46,24 @@ def tile(heads: int, width: int, mean_degree: float, rows: int, dtype: torch.dty
     return Tile(edges, heads, values, warps)
 
 
+def computed_in(dtype: torch.dtype) -> Any:
+    """What numbers of this dtype are computed in."""
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager:
+    """Kernels launched within run where the tensor is."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def split(num_edges: int) -> int:
+    """The edges of a piece: about as many as each of the programs that run at once would get, had all alike.
+
+    Whoever has more is what the others wait for; whoever has less costs a launch's program and a row to be added.
+    """
+    return max(SHORTEST, min(LONGEST, num_edges // RUNNING))
+
+
 def pieces(order: Order) -> Tensor:
     """[P, 2]: the node, or -1, and the first edge of each piece; made once for an order.
 
@@ -56,12 +77,12 @@ def pieces(order: Order) -> Tensor:
 def _pieces(ptr: Tensor, num_edges: int) -> Tensor:
     if num_edges <= WHOLE:
         return ptr.new_empty((0, 2))
-    degree = ptr.diff()
-    count = torch.where(degree > SPLIT, (degree + SPLIT - 1) // SPLIT, 0)
+    degree, most = ptr.diff(), split(num_edges)
+    count = torch.where(degree > most, (degree + most - 1) // most, 0)
     until = count.cumsum(0)
-    piece = torch.arange(2 * num_edges // SPLIT, device=ptr.device)
+    piece = torch.arange(2 * num_edges // most, device=ptr.device)
     node = torch.searchsorted(until, piece, right=True)
     there = node < degree.numel()
     node = node.clamp(max=degree.numel() - 1)
-    begin = ptr[node] + (piece - (until - count)[node]) * SPLIT
+    begin = ptr[node] + (piece - (until - count)[node]) * most
     return torch.stack([torch.where(there, node, -1), torch.where(there, begin, 0)], 1)

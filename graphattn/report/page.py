@@ -19,7 +19,9 @@ from torch import nn
 from graphattn.data import Images, NodeData
 from graphattn.depth import attention_map
 from graphattn.experiment import Experiment
-from graphattn.report import layer_pictures, pictures
+from graphattn.grid import AttentionWise
+from graphattn.models.attention_wise import AttentionWiseNetwork
+from graphattn.report import grid_pictures, layer_pictures, pictures
 from graphattn.report.tables import SCORES, measured, published, score
 from graphattn.training import Job, prepared
 
@@ -72,6 +74,8 @@ def _drawn(definition: Experiment, result: dict[str, Any], runs: Path, data_fold
     model.load_state_dict(best["model"])
     model.eval()
     stem = definition.label.replace("/", "-").replace(", ", "-")
+    if isinstance(data, Images) and isinstance(model, AttentionWiseNetwork):
+        return _over_pixels(definition.label, stem, model, data)
     if isinstance(data, Images):
         return _over_layers(definition.label, stem, model, data)
     if isinstance(data, NodeData) and data.y.dim() == 1 and definition.labels is None:
@@ -107,12 +111,24 @@ def _over_layers(label: str, stem: str, model: nn.Module, data: Images) -> dict[
     }
 
 
+def _over_pixels(label: str, stem: str, model: AttentionWiseNetwork, data: Images) -> dict[str, Figure]:
+    """Of element-wise attention: the steps of each layer and the first one's heads on the first test image; weights."""
+    x = data.pixels(data.test[:1])
+    steps = model.inspect(x)
+    layers = [layer for layer in model.layers if isinstance(layer, AttentionWise)]
+    return {
+        f"{stem}-steps": grid_pictures.attention_steps(x[0], steps, f"{label}: a test image"),
+        f"{stem}-heads": grid_pictures.attention_heads(steps[0], f"{label}: before the convolution, layer 1"),
+        f"{stem}-weights": grid_pictures.attention_weights(layers, f"{label}: weights"),
+    }
+
+
 def _image(name: str, figure: Figure, out: Path) -> str:
     figure.savefig(out / f"{name}.svg")
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=150)
     (out / f"{name}.png").write_bytes(png.getvalue())
-    title = escape(figure.axes[0].get_title() or name)
+    title = escape(figure.get_suptitle() or figure.axes[0].get_title() or name)
     return f'<p><img alt="{title}" src="data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"></p>'
 
 
@@ -126,7 +142,7 @@ def _html(definitions: Sequence[Experiment], results: dict[str, dict[str, Any]],
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>graphattn report</title><style>{_STYLE}</style>'
-        f"<h1>graphattn report</h1><table><tr><th>experiment</th><th>what</th><th>test, %</th>"
+        f"<h1>graphattn report</h1><table><tr><th>experiment</th><th>what</th><th>test, % or perplexity</th>"
         f"<th>paper, %</th><th>seeds</th></tr>{rows}</table>{''.join(images)}"
         f"<footer>{escape(versions)}; {escape(first['machine'])}; {escape(first['date'])}</footer></html>\n"
     )

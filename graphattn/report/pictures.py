@@ -19,25 +19,40 @@ _MOST_NEIGHBOURS = 16  # more do not stay readable in one picture
 
 def learning_curves(results: dict[str, dict[str, Any]]) -> Figure:
     """Loss and validation score over the epochs of each experiment's first seed; of one without validation data, the
-    training loss and the test score.
+    training loss and the test score; of one whose score is measured at the end alone, the losses. Beside them, of those
+    that log it, the mean absolute gradient of the first layer.
     """
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    losses, scores = figure.subplots(1, 2)
+    names = {name for result in results.values() for name in result["curve"][0]}
+    panels = 3 if "gradient" in names else 2
+    figure = Figure(figsize=(4.5 * panels, 3.4), layout="constrained")
+    losses, scores, *gradients = figure.subplots(1, panels)
     measures: list[str] = []
     for (name, result), colour in zip(results.items(), COLOURS * 5, strict=False):
         curve = result["curve"]
         validated = "val_loss" in curve[0]
         part = "val_" if validated else "test_"
-        measure = next(name for name in curve[0] if name.startswith(part) and name != "val_loss")
-        measures.append(f"{'validation' if validated else 'test'} {SCORES[measure.removeprefix(part)]}")
+        measure = next((name for name in curve[0] if name.startswith(part) and name != "val_loss"), None)
         epochs = [row["epoch"] for row in curve]
         losses.plot(epochs, [row["train_loss"] for row in curve], color=colour, alpha=0.45, lw=1)
         if validated:
             losses.plot(epochs, [row["val_loss"] for row in curve], color=colour, label=name)
-        scores.plot(epochs, [row[measure] for row in curve], color=colour, label=name)
-    losses.set(xlabel="epoch", ylabel="cross-entropy", title="validation loss (pale: training)")
-    scores.set(xlabel="epoch", ylabel="%", title=" and ".join(dict.fromkeys(measures)))
-    scores.legend(fontsize=8, loc="lower right")
+        if measure is not None:
+            measures.append(f"{'validation' if validated else 'test'} {SCORES[measure.removeprefix(part)]}")
+            scores.plot(epochs, [row[measure] for row in curve], color=colour, label=name)
+        if "gradient" in curve[0]:
+            gradients[0].plot(epochs, [row["gradient"] for row in curve], color=colour)
+    title = "validation loss (pale: training)" if "val_loss" in names else "training loss"
+    losses.set(xlabel="epoch", ylabel="cross-entropy", title=title)
+    for axes in gradients:
+        axes.set(xlabel="epoch", ylabel="mean of |gradient|", title="gradient of the first layer, last step")
+        if any(row.get("gradient", 0) > 0 for result in results.values() for row in result["curve"]):
+            axes.set_yscale("log")  # which has no place for zeros alone
+    unit = "" if any("perplexity" in measure for measure in measures) else "%"
+    scores.set(xlabel="epoch", ylabel=unit, title=" and ".join(dict.fromkeys(measures)) or "no score of each epoch")
+    if measures:
+        scores.legend(fontsize=8, loc="lower right" if unit else "upper right")
+    else:
+        losses.legend(fontsize=8, loc="upper right")
     return figure
 
 

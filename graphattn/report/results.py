@@ -18,7 +18,8 @@ _HEAD = """# Results
 Written by `graphattn report` from the `result.json` files beside the definitions; do not edit. Test accuracy, F1,
 ROC-AUC or average precision in percent: mean and unbiased standard deviation over the seeds, at the epoch chosen on
 validation data or, on shapes, at the last; on images of one class the test error, at the last epoch or one chosen on
-validation data, and beside it the least of all epochs', which nothing is chosen by. "Not run here" is a definition that
+validation data, and beside it the least of all epochs', which nothing is chosen by; of translations BLEU, of summaries
+ROUGE-L and of language models the perplexity, all of the last epochs' parameters. "Not run here" is a definition that
 is ready to run and has no recorded result yet. A name after a comma is a preset of the definition, once it was run:
 another protocol, such as fewer epochs.
 """
@@ -74,6 +75,9 @@ def _table(data_set: str, entries: list[image_sets.Entry]) -> str:
     machines = sorted({result["machine"] for _, result in entries if result})
     if machines:
         lines.append(f"\nMeasured on: {'; '.join(machines)}.")
+    signatures = {row.get("bleu_signature", "") for _, result in entries if result for row in result["seeds"]} - {""}
+    if signatures:
+        lines.append(f"\nBLEU as sacreBLEU has it: `{'`, `'.join(sorted(signatures))}`.")
     return "\n".join(lines + (["", *notes] if notes else [])) + "\n"
 
 
@@ -105,6 +109,8 @@ def _beside(entries: list[image_sets.Entry]) -> dict[str, Callable[[dict[str, An
         return {"validation": lambda result: _mean(result, f"val_{score(result)}"), "parameters": parameters}
     if any(result and "test_mask_ap" in result["seeds"][0] for _, result in entries):
         return {"mask AP": lambda result: _mean(result, "test_mask_ap"), "parameters": parameters}
+    if any(result and score(result) in ("bleu", "rouge_l", "perplexity") for _, result in entries):
+        return {"parameters": parameters}
     return {}
 
 

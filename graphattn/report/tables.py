@@ -16,12 +16,16 @@ SCORES = {
     "f1": "micro-F1",
     "roc_auc": "ROC-AUC",
     "ap": "box AP",
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+    "perplexity": "perplexity",
 }  # measures by name, and what people call them
+_DIGITS = {"perplexity": 2}  # no percentage, and models differ by hundredths
 
 
 def overview(definitions: Iterable[Experiment]) -> Table:
     """Every experiment, and every preset that was run, with the published test score and the recorded one."""
-    table = Table(Column("experiment", no_wrap=True), "what", "paper, %", "recorded, %", "seeds")
+    table = Table(Column("experiment", no_wrap=True), "what", "paper, %", "recorded, % or perplexity", "seeds")
     for definition in definitions:
         result = recorded(definition.name, definition.preset)
         if definition.preset is not None and result is None:
@@ -33,7 +37,9 @@ def overview(definitions: Iterable[Experiment]) -> Table:
 
 def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
     """Test score of each experiment beside the paper's, validation score, epochs and seconds a seed (means)."""
-    table = Table(Column("experiment", no_wrap=True), "test, %", "paper, %", "val., %", "seeds", "epochs", "s/seed")
+    unit = "" if any(score(result) == "perplexity" for _, result in results) else ", %"
+    heads = [f"{head}{unit}" for head in ("test", "paper", "val.")]
+    table = Table(Column("experiment", no_wrap=True), *heads, "seeds", "epochs", "s/seed")
     counted = any(is_ogb(definition) for definition, _ in results)
     if counted:
         table.add_column("parameters")
@@ -44,7 +50,9 @@ def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
             definition.label,
             measured(result),
             published(definition.paper),
-            f"{spread[validation]['mean']:.1f}" if (validation := f"val_{score(result)}") in spread else "",
+            f"{spread[validation]['mean']:.{_digits(result)}f}"
+            if (validation := f"val_{score(result)}") in spread
+            else "",
             f"{len(result['seeds'])}{failed}",
             f"{spread['epochs']['mean']:.0f}",
             f"{spread['seconds']['mean']:.1f}",
@@ -55,12 +63,12 @@ def comparison(results: Sequence[tuple[Experiment, dict[str, Any]]]) -> Table:
 
 def data_sets(manifests: Iterable[Manifest]) -> Table:
     """What each set is, its sizes, splits and licence."""
-    table = Table("data set", "what", "nodes or images", "edges", "features", "classes", "splits", "licence")
+    table = Table("data set", "what", "nodes, images or texts", "edges", "features", "classes", "splits", "licence")
     for manifest in manifests:
         sizes = manifest.sizes
         edges = "" if sizes.edges is None else f"{sizes.edges:,}"
         splits = ", ".join(manifest.splits)
-        count = sizes.images or sizes.nodes
+        count = sizes.sequences or sizes.images or sizes.nodes
         nodes = "" if count is None else f"{count:,}"
         row = (nodes, edges, f"{sizes.features:,}", str(sizes.classes), splits, manifest.licence)
         table.add_row(manifest.name, manifest.title, *row)
@@ -85,7 +93,7 @@ def parameters(result: dict[str, Any]) -> str:
 
 def measured(result: dict[str, Any]) -> str:
     """Mean and unbiased standard deviation of the test score over the seeds."""
-    return mean_and_spread([row[f"test_{score(result)}"] for row in result["seeds"]])
+    return mean_and_spread([row[f"test_{score(result)}"] for row in result["seeds"]], _digits(result))
 
 
 def so_far(seeds: Sequence[dict[str, Any]]) -> str:
@@ -93,7 +101,8 @@ def so_far(seeds: Sequence[dict[str, Any]]) -> str:
     if not seeds:
         return ""
     found = _score(seeds[0])
-    return f"test {SCORES[found]} {mean_and_spread([row[f'test_{found}'] for row in seeds])}"
+    values = [row[f"test_{found}"] for row in seeds]
+    return f"test {SCORES[found]} {mean_and_spread(values, _DIGITS.get(found, 1))}"
 
 
 def published(paper: Paper | None) -> str:
@@ -105,6 +114,10 @@ def published(paper: Paper | None) -> str:
 def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
     mean = f"{statistics.fmean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def _digits(result: dict[str, Any]) -> int:
+    return _DIGITS.get(score(result), 1)
 
 
 def _score(measures: Iterable[str]) -> str:

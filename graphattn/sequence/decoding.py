@@ -74,11 +74,10 @@ def beam_search(
         candidates = (scores.unsqueeze(2) + following.view(len(active), beams, vocabulary)).flatten(1)
         best, at = candidates.topk(min(2 * beams, candidates.shape[1]), 1)
         ends = at % vocabulary == end
-        for row, sequence in enumerate(active):
-            for score, place, ended in zip(
-                best[row, :beams].tolist(), at[row, :beams].tolist(), ends[row, :beams].tolist(), strict=True
-            ):
-                if ended and score > -torch.inf and len(finished[sequence]) < beams:
+        first = zip(*(found[:, :beams].tolist() for found in (best, at)), strict=True)
+        for row, (sequence, continuations) in enumerate(zip(active, first, strict=True)):
+            for score, place in zip(*continuations, strict=True):
+                if place % vocabulary == end and score > -torch.inf and len(finished[sequence]) < beams:
                     tokens = prefixes[row, place // vocabulary, 1:].tolist()
                     finished[sequence].append(Hypothesis(tokens, score / length**length_penalty))
         best = best.masked_fill(ends, -torch.inf)

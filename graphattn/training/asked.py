@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from graphattn.data import GraphSet, Images, NodeData, SceneSet
-from graphattn.experiment import CorrectAndSmooth, Labels
+from graphattn.data import GraphSet, Images, NodeData, PairSet, SceneSet, TextSet
+from graphattn.experiment import CorrectAndSmooth, Decoding, Labels
 from graphattn.models import GraphNetwork
 from graphattn.multitask import Plan
 from graphattn.recipe import Train
@@ -16,30 +16,43 @@ from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.image_classification import ImageClassification
 from graphattn.training.label_inputs import LabelInputs
+from graphattn.training.language_modelling import LanguageModelling
 from graphattn.training.multitask_images import MultiTaskImages
 from graphattn.training.multitask_nodes import MultiTaskNodes
 from graphattn.training.ranks import number
 from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.tasks import NodeClassification, Task
+from graphattn.training.text_pairs import TextPairs
 
 _OF_IMAGES = ("augment", "label_smoothing", "channels_last", "compile", "log_gradient")
+_OF_TEXTS = ("window", "average")
+_NOT_OF_TEXTS = ("augment", "channels_last", "log_gradient")
 
 
 def task(
-    loaded: NodeData | GraphSet | Images | SceneSet,
+    loaded: NodeData | GraphSet | Images | SceneSet | PairSet | TextSet,
     train: Train,
     model: nn.Module,
     labels: Labels | None = None,
     smoothing: CorrectAndSmooth | None = None,
+    decoding: Decoding | None = None,
     plan: Plan | None = None,
 ) -> Task:
     """What the model is asked on such data.
 
     Raises:
         ValueError: `batch` without `neighbors` for one graph, or `neighbors` without `batch`; a model that cannot do
-            what is asked; one graph as a whole for several ranks, which would all do the same; options of images for
-            graphs, or of graphs for images.
+            what is asked; one graph as a whole for several ranks, which would all do the same; options of one kind of
+            data for another, such as those of images for graphs.
     """
+    texts = isinstance(loaded, PairSet | TextSet)
+    if not isinstance(loaded, PairSet) and decoding is not None:
+        raise ValueError(f"[decoding] is for pairs of texts, {loaded.name} has none: leave it out")
+    for option in () if texts else _OF_TEXTS:
+        if getattr(train, option) != getattr(Train, option):
+            raise ValueError(f"train.{option} is for texts, {loaded.name} has none: leave it out")
+    if isinstance(loaded, PairSet | TextSet):
+        return _of_texts(loaded, train, labels, smoothing, decoding or Decoding())
     if isinstance(loaded, Images | SceneSet):
         return _of_images(loaded, train, labels, smoothing, plan)
     for option in _OF_IMAGES:
@@ -147,3 +160,33 @@ def _classification(loaded: Images, train: Train, plan: Plan | None) -> ImageCla
             f"labels_per_class of [multitask]: leave one of them out"
         )
     return MultiTaskImages(loaded, train.batch, plan, **options)
+
+
+def _of_texts(
+    loaded: PairSet | TextSet,
+    train: Train,
+    labels: Labels | None,
+    smoothing: CorrectAndSmooth | None,
+    decoding: Decoding,
+) -> TextPairs | LanguageModelling:
+    given = {"[labels]": labels, "[correct_and_smooth]": smoothing, "train.neighbors": train.neighbors}
+    foreign = {f"train.{name}": getattr(train, name) != getattr(Train, name) for name in _NOT_OF_TEXTS}
+    for option, value in {**given, "train.recompute": train.recompute, **foreign}.items():
+        if value:
+            raise ValueError(f"{option} is for graphs or images, {loaded.name} has texts: leave it out")
+    if train.batch is None:
+        raise ValueError(f"{loaded.name} has texts: needed train.batch, how many of their tokens a step takes")
+    if train.stop in ("gat", "best-score"):
+        raise ValueError(
+            f"train.stop is {train.stop!r}, which wants a score that rises; {loaded.name} has texts, whose epochs "
+            f"val_loss tells apart: take 'last', 'none' or 'patience'"
+        )
+    if isinstance(loaded, PairSet):
+        if train.window != Train.window:
+            raise ValueError(f"train.window is for texts that run on, {loaded.name} has pairs of texts: leave it out")
+        return TextPairs(loaded, train.batch, decoding, label_smoothing=train.label_smoothing)
+    if train.label_smoothing:
+        raise ValueError(
+            f"train.label_smoothing would change what perplexity measures, the score on {loaded.name}: leave it out"
+        )
+    return LanguageModelling(loaded, train.batch, train.window)

@@ -9,25 +9,27 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from graphattn.data import GraphSet, Images, NodeData, SceneSet
+from graphattn.data import GraphSet, Images, NodeData, PairSet, SceneSet, TextSet
 from graphattn.experiment import Experiment
-from graphattn.models import DETECTORS, GRAPH_MODELS, IMAGE_MODELS, MODELS, GraphNetwork, MoleculeEncoder
+from graphattn.models import DETECTORS, GRAPH_MODELS, IMAGE_MODELS, MODELS, TEXT_MODELS, GraphNetwork, MoleculeEncoder
 from graphattn.models.layered import Layered
 from graphattn.multitask import Learner
 from graphattn.training.multitask_building import learner
 
 
-def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSet) -> nn.Module:
+def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSet | PairSet | TextSet) -> nn.Module:
     """The freshly initialised model, on the CPU.
 
     Raises:
-        ValueError: a model of graphs for images, or one of images for graphs or objects; options that the model cannot
-            have.
+        ValueError: a model of one kind of data for another, such as one of graphs for images; options that the model
+            cannot have.
     """
     if definition.multitask is not None:
         model: nn.Module = _of_tasks(definition, loaded)
     elif isinstance(loaded, Images | SceneSet):
         model = _of_images(definition, loaded)
+    elif isinstance(loaded, PairSet | TextSet):
+        model = _of_texts(definition, loaded)
     else:
         model = _of_graphs(definition, loaded)
     if definition.train.recompute:
@@ -39,7 +41,7 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSe
     return model
 
 
-def _of_tasks(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSet) -> Learner:
+def _of_tasks(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSet | PairSet | TextSet) -> Learner:
     plan = definition.multitask
     assert plan is not None
     if not isinstance(loaded, Images) and not (isinstance(loaded, NodeData) and loaded.y.dim() == 1):
@@ -71,6 +73,15 @@ def _of_images(definition: Experiment, loaded: Images | SceneSet) -> nn.Module:
         *([loaded.image_size] if sized else []),
         **definition.model.options,
     )
+
+
+def _of_texts(definition: Experiment, loaded: PairSet | TextSet) -> nn.Module:
+    if definition.readout is not None:
+        raise ValueError(f"[readout] is for graphs, {loaded.name} has texts: leave it out")
+    pairs = isinstance(loaded, PairSet)
+    fitting = {name: TEXT_MODELS[name] for name in (["seq2seq"] if pairs else ["language-model"])}
+    build = fitting[_of_kind(definition, fitting, loaded.name, "pairs of texts" if pairs else "texts")]
+    return build(*[loaded.num_tokens] * (2 if pairs else 1), **definition.model.options)
 
 
 def _of_graphs(definition: Experiment, loaded: NodeData | GraphSet) -> nn.Module:

@@ -15,7 +15,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from graphattn.training.captured import captured
+from graphattn.training.averaging import average_states
+from graphattn.training.captured import CapturedGradients, captured
 from graphattn.training.schedules import set_rate
 from graphattn.training.stopping import Rule
 from graphattn.training.tasks import Task
@@ -51,20 +52,22 @@ def fit(
     rate: Callable[[int], float] | None = None,
     checkpoint_every: float = 10.0,
     cuda_graph: bool = False,
+    average: int = 1,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> Outcome:
     """Train `model` on `task` and leave the kept parameters in it and in `folder`/best.pt.
 
     With `rate`, the optimizer's learning rates are multiplied by rate(k) in the run's k-th step, from 0 on.
+    With `average`, the parameters kept are the mean of those of so many last epochs, and measured once more.
     Every `checkpoint_every` seconds all that the run needs is written to `folder`/last.pt (whole, then renamed); a
     call that finds this file goes on from there and, on the CPU, ends with the numbers of a run never stopped. A
     model without parameters (`optimizer` None) is only measured. Of several ranks the first writes, and its measures
-    count for all. With `cuda_graph` the step is recorded once and
-    replayed, which needs a GPU and a task with one batch.
+    count for all. With `cuda_graph` the step is recorded once and replayed, which needs a GPU, and one batch for all
+    steps or batches of tensors, most of one shape.
 
     Raises:
         Diverged: the loss is not finite; says the epoch, the last checkpoint and what to try.
-        ValueError: no epochs for a model with parameters, or steps that cannot be recorded: their rates too.
+        ValueError: no epochs for a model with parameters, or steps that cannot be recorded.
     """
     if optimizer is None:
         model = fabric.setup_module(model)
@@ -73,14 +76,14 @@ def fit(
     if epochs == 0:
         raise ValueError("train.epochs is 0, needed at least 1: the model has parameters to train")
     model, optimizer = fabric.setup(model, optimizer)
-    course, last = Course(rule), folder / "last.pt"
+    course, last = Course(rule, epochs - average if average > 1 else None), folder / "last.pt"
     if last.exists():
         content = torch.load(last, map_location=fabric.device, weights_only=True)
         restore(content, model, optimizer)
         course.resume(content)
-    epoch = partial(train_epoch, fabric, model, task, optimizer, rate)
+    epoch: Callable[[int], Tensor] = partial(train_epoch, fabric, model, task, optimizer, rate)
     if cuda_graph:
-        epoch = _replayed(fabric, model, task, optimizer, rate)  # type: ignore[assignment]
+        epoch = _replayed(fabric, model, task, optimizer, rate)
     saved = time.monotonic()
     while course.epoch < epochs and not course.stopped:
         started = time.perf_counter()
@@ -94,6 +97,10 @@ def fit(
         if fabric.is_global_zero and time.monotonic() - saved >= checkpoint_every:
             write_whole(checkpoint(model, optimizer) | course.content(), last)
             saved = time.monotonic()
+    if course.recent:
+        model.load_state_dict(average_states(course.recent))
+        model.eval()
+        course.replace(model.state_dict, fabric.broadcast(task.measures(model)))
     outcome = course.outcome()
     assert course.best is not None
     model.load_state_dict(course.best["model"])
@@ -125,36 +132,44 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     rate: Callable[[int], float] | None = None,
     done: int = 0,
+    gradients: Callable[[Any], Tensor] | None = None,
 ) -> Tensor:
     """A step on each batch, after so many that are done; the mean of their losses, [], or [K] if each is that of K
-    models that share nothing.
+    models that share nothing. `gradients` gives a batch's loss and leaves its gradients in the parameters.
     """
+    gradients = gradients or partial(_gradients, fabric, model, task, optimizer)
     losses = []
     for step, batch in enumerate(task.batches(), done):
         if rate is not None:
             set_rate(optimizer, rate(step))
-        losses.append(_step(fabric, model, task, optimizer, batch))
+        losses.append(gradients(batch))
+        optimizer.step()
     return torch.stack(losses).mean(0)
 
 
 def _replayed(
     fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, rate: Callable[[int], float] | None
 ) -> Callable[[int], Tensor]:
-    if not task.whole:
-        raise ValueError("a step is captured on one batch that never changes, these do: leave out --cuda-graph")
-    if rate is not None:
-        raise ValueError("a step is captured with its rate, which train.schedule changes: leave out --cuda-graph")
+    gradients = partial(_gradients, fabric, model, task, optimizer)
+    if not task.whole or rate is not None:  # the update, whose rate may change, is not recorded
+        recorded = CapturedGradients(gradients, model, optimizer)
+        return partial(train_epoch, fabric, model, task, optimizer, rate, gradients=recorded)
     (batch,) = task.batches()
-    replay = captured(partial(_step, fabric, model, task, optimizer, batch), model, optimizer)
+
+    def step() -> Tensor:
+        loss = gradients(batch)
+        optimizer.step()
+        return loss
+
+    replay = captured(step, model, optimizer)
     return lambda done: replay()
 
 
-def _step(fabric: Fabric, model: nn.Module, task: Steps, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
+def _gradients(fabric: Fabric, model: nn.Module, task: Steps, optimizer: torch.optim.Optimizer, batch: Any) -> Tensor:
     model.train()
     optimizer.zero_grad()
     loss = task.loss(model, batch)
     fabric.backward(loss.sum())
-    optimizer.step()
     return loss.detach()
 
 
@@ -206,10 +221,13 @@ def restore(content: dict[str, Any], model: nn.Module, optimizer: torch.optim.Op
 
 
 class Course:
-    """A model's way through its epochs: the stopping rule, the rows so far, and the parameters to be kept."""
+    """A model's way through its epochs: the stopping rule, the rows so far, and the parameters to be kept: those of one
+    epoch, and those to be averaged, of all from the epoch `averaged_from` on.
+    """
 
-    def __init__(self, rule: Rule) -> None:
-        self.rule = rule
+    def __init__(self, rule: Rule, averaged_from: int | None = None) -> None:
+        self.rule, self.averaged_from = rule, averaged_from
+        self.recent: list[dict[str, Tensor]] = []
         self.epoch, self.seconds, self.stopped = 0, 0.0, False
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Any] | None = None
@@ -228,10 +246,17 @@ class Course:
         loss, found = (row.get(f"val_{name}", math.nan) for name in ("loss", score))
         keep, self.stopped = self.rule.update(loss + penalty, found)
         self.history.append(row)
+        if self.averaged_from is not None and self.epoch >= self.averaged_from:
+            self.recent.append(_copied(state()))
         self.epoch += 1
         self.seconds += seconds
         if keep:
-            self.best = {"model": {name: value.detach().clone() for name, value in state().items()}, "row": row}
+            self.best = {"model": _copied(state()), "row": row}
+
+    def replace(self, state: Callable[[], dict[str, Tensor]], measures: dict[str, float]) -> None:
+        """Keep these parameters, with these measures, in the place of those of the epoch that is kept."""
+        assert self.best is not None
+        self.best = {"model": _copied(state()), "row": self.best["row"] | measures}
 
     def outcome(self) -> Outcome:
         """Of the epochs so far.
@@ -247,7 +272,7 @@ class Course:
 
     def content(self) -> dict[str, Any]:
         """As last.pt holds it."""
-        names = ("epoch", "seconds", "stopped", "history", "best")
+        names = ("epoch", "seconds", "stopped", "history", "best", "recent")
         return {
             "rule": asdict(self.rule),  # type: ignore[call-overload]
             "progress": {name: getattr(self, name) for name in names},
@@ -257,3 +282,7 @@ class Course:
         for holder, values in ((self.rule, content["rule"]), (self, content["progress"])):
             for name, value in values.items():
                 setattr(holder, name, value)
+
+
+def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in state.items()}

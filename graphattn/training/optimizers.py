@@ -48,7 +48,7 @@ def optimizer_of(model: nn.Module, train: Train) -> torch.optim.Optimizer | None
     if train.optimizer == "adaboundw":
         return AdaBoundW(filled, lr=train.lr, final_lr=train.final_lr)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[train.optimizer]
-    return kind(filled, lr=train.lr, fused=True)
+    return kind(filled, lr=train.lr, betas=(0.9, train.beta2), fused=True)
 
 
 def _rates(names: list[str], train: Train) -> dict[str, float]:

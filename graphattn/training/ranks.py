@@ -63,12 +63,12 @@ class Shares(Sampler[list[int]]):
         return -(-self.count // self.size)
 
 
-def weighted(loss: Tensor, count: int) -> Tensor:
+def weighted(loss: Tensor, count: int | Tensor) -> Tensor:
     """A mean over `count` things, weighted so that DDP's average over the ranks is the mean over all of them."""
     _, ranks = number()
     if ranks == 1:
         return loss
-    total = torch.tensor(count, device=loss.device)
+    total = torch.as_tensor(count, device=loss.device).clone()
     dist.all_reduce(total)
     return loss * (count * ranks / total.clamp(min=1))  # where none has any, all losses are 0
 

@@ -28,7 +28,7 @@ from lightning.fabric import Fabric, seed_everything
 from torch import nn
 
 from graphattn import data
-from graphattn.data import GraphSet, Images, NodeData, SceneSet
+from graphattn.data import GraphSet, Images, NodeData, PairSet, SceneSet, TextSet
 from graphattn.experiment import Experiment, save
 from graphattn.training import stopping
 from graphattn.training.asked import task
@@ -42,6 +42,7 @@ from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.schedules import schedule
 from graphattn.training.smoothed import smoothed_measures
 from graphattn.training.tasks import NodeClassification
+from graphattn.training.text_pairs import TextPairs
 
 CURVE_POINTS = 200  # of the first seed's learning curve, kept in the summary
 
@@ -94,7 +95,8 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     check_same("the data", lambda: loaded.digest())
     train = job.experiment.train
     smoothing = job.experiment.correct_and_smooth
-    asked = task(loaded, train, model, job.experiment.labels, smoothing, job.experiment.multitask)
+    parts = (job.experiment.labels, smoothing, job.experiment.decoding, job.experiment.multitask)
+    asked = task(loaded, train, model, *parts)
     outcome = fit(
         model,
         asked,
@@ -106,6 +108,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         folder=job.seed_folder,
         checkpoint_every=job.checkpoint_every,
         cuda_graph=job.cuda_graph,
+        average=train.average,
         on_epoch=on_epoch,
     )
     if smoothing is not None:
@@ -114,6 +117,8 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     if isinstance(asked, ImageClassification):
         over = asked.over_epochs(outcome.history, outcome.best_epoch)
         outcome = replace(outcome, measures=outcome.measures | over)
+    if isinstance(asked, TextPairs):
+        outcome = replace(outcome, measures=outcome.measures | asked.judged(model))
     result = finish(job, outcome, size(model), whence, fabric.is_global_zero)
     fabric.barrier()  # no rank goes on, or ends, before all is written
     return result
@@ -144,13 +149,17 @@ def finish(
     return result
 
 
-def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet | Images | SceneSet, Fabric]:
+def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet | Images | SceneSet | PairSet | TextSet, Fabric]:
     """The freshly initialised model, the data on the device, and Fabric, all as the seed has them."""
     seed_everything(job.seed, verbose=False)
     definition = job.experiment
     fabric = joined(job.device, definition.train.precision)
     loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
     model = built(definition, loaded)
+    if job.cuda_graph and definition.multitask is not None:
+        raise ValueError(
+            "[multitask] draws and counts between steps, which a replayed one does not: leave out --cuda-graph"
+        )
     if job.cuda_graph and definition.train.recompute:
         raise ValueError("train.recompute is not for a step that is replayed: leave out --cuda-graph, or set it false")
     return model, loaded, fabric
@@ -225,7 +234,8 @@ def summary(experiment: Experiment, finished: Iterable[Finished], folder: Path, 
     failed = {str(f.seed): f.error for f in ordered if f.error is not None}
     if not rows:
         raise RuntimeError(f"no seed of {experiment.name} ended well: {failed}")
-    measures = [name for name in rows[0] if name not in ("seed", "best_epoch", "parameters", *OF_A_SEED)]
+    rest = ("seed", "best_epoch", "parameters", *OF_A_SEED)
+    measures = [name for name, value in rows[0].items() if name not in rest and not isinstance(value, str)]
     return {
         "definition": asdict(experiment),
         "result": {name: _spread([row[name] for row in rows]) for name in measures},
@@ -269,10 +279,10 @@ def _write_csv(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 
 
 def _curve(path: Path) -> list[dict[str, float]]:
-    """The learning curve in at most CURVE_POINTS evenly spaced epochs, rounded to what a plot shows."""
+    """The learning curve in at most CURVE_POINTS evenly spaced epochs, rounded to six significant digits."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     step = max(1, -(-len(rows) // CURVE_POINTS))
-    return [{name: round(float(value), 4) for name, value in row.items()} for row in rows[::step]]
+    return [{name: float(f"{float(value):.6g}") for name, value in row.items()} for row in rows[::step]]

@@ -16,7 +16,8 @@ def schedule(train: Train, steps: int) -> Callable[[int], float] | None:
     """What each step, from 0 on, multiplies the rates of a recipe by, of `steps` an epoch; None if that is always 1.
 
     At step s of S, cosine is (1 + cos(pi s / S)) / 2, both counted after the warm-up; one-cycle goes from 1/25 to 1 in
-    the first 0.3 S - 1 steps and to 1/250,000 at step S - 1, each half a cosine, as torch's OneCycleLR.
+    the first 0.3 S - 1 steps and to 1/250,000 at step S - 1, each half a cosine, as torch's OneCycleLR; inverse-sqrt is
+    sqrt(w / (s + 1)) after w steps of warm-up.
     """
     if train.schedule == "constant" and not train.warmup:
         return None
@@ -26,6 +27,7 @@ def schedule(train: Train, steps: int) -> Callable[[int], float] | None:
         "steps": lambda step: train.factor ** sum(step >= milestone * steps for milestone in train.milestones or ()),
         "cosine": lambda step: _between(1.0, 0.0, (step - rises) / (total - rises)),
         "one-cycle": lambda step: _one_cycle(step, total),
+        "inverse-sqrt": lambda step: math.sqrt(rises / (step + 1)),
     }[train.schedule]
 
     def rate(step: int) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graphattn.data import GraphSet, Images, NodeData, SceneSet
+from graphattn.data import GraphSet, Images, NodeData, PairSet, SceneSet, TextSet
 from graphattn.experiment import Experiment
 from graphattn.models.stacked import Stacked
 from graphattn.training.asked import task
@@ -18,7 +18,9 @@ from graphattn.training.tasks import NodeClassification
 
 
 def stacked(
-    models: Sequence[nn.Module], loaded: Sequence[NodeData | GraphSet | Images | SceneSet], experiment: Experiment
+    models: Sequence[nn.Module],
+    loaded: Sequence[NodeData | GraphSet | Images | SceneSet | PairSet | TextSet],
+    experiment: Experiment,
 ) -> tuple[Stacked, SideBySide]:
     """The models as one, and what they are asked.
 

@@ -86,7 +86,7 @@ def test_beam_search_step_by_step_finds_what_decoding_every_prefix_anew_finds(mi
 def test_every_parameter_gets_a_gradient(mixer):
     for model, out in (
         ((m := translator(mixer, pre_norm=True).train()), m(SOURCE, TARGET)),
-        ((m := language_model(mixer).train()), m.log_likelihood(TARGET, TARGET.roll(-1, 1))),
+        ((m := language_model(mixer).train()), m(TARGET, TARGET.roll(-1, 1))),
     ):
         out.mul(torch.randn_like(out)).sum().backward()
         assert [name for name, p in model.named_parameters() if p.grad is None] == []
@@ -120,7 +120,7 @@ def test_log_probabilities_sum_to_one_and_those_of_the_targets_are_among_them(so
     model, targets = language_model("light", **softmax), TARGET.roll(-1, 1)
     everything = model(TARGET)
     close(everything.exp().sum(-1), torch.ones(2, 4, dtype=torch.float64))
-    close(model.log_likelihood(TARGET, targets), everything.gather(2, targets.unsqueeze(2)).squeeze(2))
+    close(model(TARGET, targets), everything.gather(2, targets.unsqueeze(2)).squeeze(2))
 
 
 def test_a_tied_softmax_scores_with_the_table_of_the_tokens():

@@ -1,5 +1,7 @@
 """Sums over a band: every back end against the unfolded form, which holds each value once for each tap."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,13 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from graphattn import native, ops
 
-BACKENDS = ["reference", *(["cpu"] if native.kernels is not None else [])]
+GPU = "cuda" if torch.cuda.is_available() else "cpu"  # there Triton's kernels are interpreted
+_ON_GPU = pytest.param("gpu", marks=[pytest.mark.gpu] if GPU == "cuda" else [])
+BACKENDS = [
+    "reference",
+    *(["cpu"] if native.kernels is not None else []),
+    *([_ON_GPU] if find_spec("triton") is not None else []),
+]
 needs_kernels = pytest.mark.skipif(native.kernels is None, reason="needs the compiled kernels")
 
 # (B, T, H, D, K, left); runs of steps in a kernel are 64 long, its tiles of channels 4 to 32 wide
@@ -30,11 +38,13 @@ SIZES = {
 }
 
 
-def sample(size, shared, dtype=torch.float64):
+def sample(size, shared, dtype=torch.float64, backend="reference"):
+    """On the device that the back end knows."""
     batch, steps, heads, width, taps, _ = SIZES[size]
     weights = torch.randn(*(() if shared else (batch, steps)), heads, taps, dtype=torch.float64) / taps**0.5
     values = torch.randn(batch, steps, heads, width, dtype=torch.float64)
-    return weights.to(dtype).requires_grad_(), values.to(dtype).requires_grad_()
+    place = GPU if backend == "gpu" else "cpu"
+    return weights.to(place, dtype).requires_grad_(), values.to(place, dtype).requires_grad_()
 
 
 def unfolded(weights, values, left):
@@ -46,7 +56,7 @@ def unfolded(weights, values, left):
 
 def outcome(function, weights, values, left, rounded=torch.float64):
     out = function(weights, values, left)
-    upstream = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view_as(out).to(rounded).to(out.dtype)
+    upstream = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape).to(rounded).to(out)
     return {
         "out": out,
         **dict(zip(("weights", "values"), torch.autograd.grad(out, (weights, values), upstream), strict=True)),
@@ -58,7 +68,7 @@ def in_double(weights, values):
 
 
 def check(size, shared, dtype, backend):
-    weights, values = sample(size, shared, dtype)
+    weights, values = sample(size, shared, dtype, backend)
     left = SIZES[size][-1]
     expected = outcome(unfolded, *in_double(weights, values), left, dtype)
     ours = outcome(lambda *given: ops.band_sum(*given, backend=backend), weights, values, left)
@@ -84,7 +94,7 @@ def test_every_instruction_set_computes_them(instruction_set, size, shared):
 @pytest.mark.parametrize("shared", [False, True], ids=["of each step", "shared"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_first_and_second_derivatives_agree_with_finite_differences(backend, shared):
-    weights, values = sample("plain", shared)
+    weights, values = sample("plain", shared, backend=backend)
 
     def cubed(weights, values):
         return ops.band_sum(weights, values, 2, backend=backend).pow(3)
@@ -146,7 +156,7 @@ def test_compiled_whole_they_give_the_same():
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_tensors_in_strides_give_the_same_and_so_do_dtypes_that_meet(backend):
-    weights, values = sample("plain", False)
+    weights, values = sample("plain", False, backend=backend)
     expected = unfolded(weights, values, 2)
     strided = [t.detach().transpose(0, -1).contiguous().transpose(0, -1) for t in (weights, values)]
     close(ops.band_sum(*strided, 2, backend=backend), expected)
@@ -158,6 +168,7 @@ def test_tensors_in_strides_give_the_same_and_so_do_dtypes_that_meet(backend):
 def test_a_value_that_is_no_number_reaches_the_steps_that_hear_it_and_no_others(backend):
     weights, values = torch.randn(1, 20, 1, 5), torch.randn(1, 20, 1, 3)
     values[0, 10] = torch.nan
+    weights, values = (tensor.to(GPU if backend == "gpu" else "cpu") for tensor in (weights, values))
     broken = ops.band_sum(weights, values, 3, backend=backend).isnan().any(-1).flatten()
     assert broken.nonzero().flatten().tolist() == list(range(9, 14))
 

@@ -32,7 +32,8 @@ DENSE = Graph(*random(60, 4, 5), 5, 6)
 @pytest.fixture
 def in_pieces(monkeypatch):
     """Nodes of more than three edges are cut."""
-    monkeypatch.setattr(gpu_launch, "SPLIT", 3)
+    monkeypatch.setattr(gpu_launch, "LONGEST", 3)
+    monkeypatch.setattr(gpu_launch, "SHORTEST", 3)
     monkeypatch.setattr(gpu_launch, "WHOLE", 0)
 
 
@@ -60,6 +61,11 @@ def test_nodes_in_pieces_agree_with_the_reference(place, in_pieces, name, operat
     for what, tensor in results(operation, graph, "gpu", 0.3).items():
         close(tensor, expected[what], what)
     assert (gpu_launch.pieces(graph.by_receiver)[:, 0] >= 0).any()
+
+
+def test_a_piece_is_a_programs_share_of_the_edges():
+    found = [gpu_launch.split(edges) for edges in (0, 13_000, 328_000, 1_300_000, 62_000_000)]
+    assert found == [64, 64, 160, 634, 1024]
 
 
 def test_pieces_cover_each_heavy_node_once(in_pieces):

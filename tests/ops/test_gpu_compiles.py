@@ -30,7 +30,7 @@ driver.set_active(NoDevice())
 
 from cases import GRAPHS, OPERATIONS
 from graphattn import Graph, ops
-from graphattn.ops import gpu, gpu_kernels, gpu_launch
+from graphattn.ops import gpu, gpu_band, gpu_kernels, gpu_launch
 from graphattn.ops.dropout import draw
 
 gpu.INTERPRETED = True  # CPU tensors may come in: nothing is run on them
@@ -39,8 +39,8 @@ compiled = {}
 
 
 class Compiled:
-    def __init__(self, name):
-        self.kernel = getattr(gpu_kernels, name)
+    def __init__(self, module, name):
+        self.kernel = getattr(module, name)
         self.name = name
 
     def __getitem__(self, grid):
@@ -50,8 +50,9 @@ class Compiled:
 
 
 for name in sys.argv[4].split(","):
-    setattr(gpu_kernels, name, Compiled(name))
-gpu_launch.SPLIT = 64
+    module = gpu_band if name.endswith("_band") else gpu_kernels
+    setattr(module, name, Compiled(module, name))
+gpu_launch.LONGEST = 64
 graph = GRAPHS["hub"]
 for operation in OPERATIONS:
     if str(operation) in names:
@@ -67,11 +68,26 @@ if "additive" in names:  # one head that all share, and none of what is optional
 for width in ((8,), (3, 5)):
     rows = torch.ones(graph.num_senders, *width)
     ops.gpu.weighted_sum(torch.ones(graph.num_edges), rows, graph.by_receiver, draw(0.5, "cpu"))
+for shape in ((2, 40, 3, 7), (3, 7)):  # weights of each step, and shared
+    weights = torch.ones(shape, dtype=dtype, requires_grad=True)
+    values = torch.ones(2, 40, 3, 20, dtype=dtype, requires_grad=True)
+    ops.band_sum(weights, values, 2, backend="gpu").sum().backward()
 for name, kernels in sorted(compiled.items()):
     assert all("cubin" in kernel.asm or "ptx" in kernel.asm for kernel in kernels), name
     print(name)
 """
-ALL = ["add_pieces", "backward_receivers", "backward_senders", "forward", "merge", "row_sums", "weigh", "weighted_sum"]
+ALL = [
+    "add_pieces",
+    "backward_receivers",
+    "backward_senders",
+    "dot_over_band",
+    "forward",
+    "merge",
+    "row_sums",
+    "sum_over_band",
+    "weigh",
+    "weighted_sum",
+]
 
 
 @pytest.mark.parametrize(

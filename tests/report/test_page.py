@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -126,11 +127,44 @@ def test_hidden_plane_without_edges() -> None:
 def test_learning_curves() -> None:
     curve = [{"epoch": 5 * k, "train_loss": 2.0 - k, "val_loss": 3.0 - k, "val_accuracy": 10.0 * k} for k in range(3)]
     losses, accuracies = pictures.learning_curves({"digits/a": {"curve": curve}, "digits/b": {"curve": curve[:2]}}).axes
+    assert losses.get_title() == "validation loss (pale: training)"
     lines = [(list(line.get_xdata()), list(line.get_ydata())) for line in losses.lines]
     assert lines[:2] == [([0, 5, 10], [2.0, 1.0, 0.0]), ([0, 5, 10], [3.0, 2.0, 1.0])], "training, validation"
     assert list(accuracies.lines[0].get_ydata()) == [0.0, 10.0, 20.0]
     assert [text.get_text() for text in accuracies.get_legend().get_texts()] == ["digits/a", "digits/b"]
     assert losses.lines[0].get_color() == losses.lines[1].get_color() != losses.lines[2].get_color()
+
+
+def test_losses_alone_where_no_epoch_has_a_score() -> None:
+    curve = [{"epoch": k, "train_loss": 2.0 - k, "val_loss": 3.0 - k} for k in range(3)]
+    losses, scores = pictures.learning_curves({"german/a": {"curve": curve}}).axes
+    assert [list(line.get_ydata()) for line in losses.lines] == [[2.0, 1.0, 0.0], [3.0, 2.0, 1.0]]
+    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["german/a"]
+    assert not scores.lines and scores.get_legend() is None
+
+
+def test_a_perplexity_is_no_percentage() -> None:
+    curve = [{"epoch": k, "train_loss": 1.0, "val_loss": 1.0, "val_perplexity": 9.0 - k} for k in range(3)]
+    _, scores = pictures.learning_curves({"words/a": {"curve": curve}}).axes
+    assert list(scores.lines[0].get_ydata()) == [9.0, 8.0, 7.0]
+    assert (scores.get_ylabel(), scores.get_title()) == ("", "validation perplexity")
+
+
+@pytest.mark.parametrize("gradients", [[8e-5, 2e-5], [0.0, 0.0], [float("nan"), 1e-5]])
+def test_learning_curves_with_a_gradient(gradients: list[float]) -> None:
+    curve = [
+        {"epoch": k, "train_loss": 2.0 - k, "test_accuracy": 10.0 * k, "gradient": gradient}
+        for k, gradient in enumerate(gradients)
+    ]
+    without = [{name: value for name, value in row.items() if name != "gradient"} for row in curve]
+    figure = pictures.learning_curves({"a": {"curve": without}, "b": {"curve": curve}})
+    losses, scores, gradient = figure.axes
+    assert losses.get_title() == "training loss" and len(losses.lines) == len(scores.lines) == 2
+    (line,) = gradient.lines
+    np.testing.assert_array_equal(line.get_ydata(), gradients)
+    assert line.get_color() == scores.lines[1].get_color()
+    assert gradient.get_yscale() == ("log" if max(gradients) != 0 else "linear")
+    figure.savefig(io.BytesIO())
 
 
 def test_more_experiments_than_colours() -> None:

@@ -277,3 +277,20 @@ def test_tables_of_objects_have_the_masks_beside_the_boxes(folder: Path) -> None
     found = rows["shapes/centernet"]
     assert (found["test box AP"], found["mask AP"], found["parameters"]) == ("61.0 ± 0.0", "57.0 ± 0.0", "1,234")
     assert rows["shapes/later"] == {"test box AP": "not run here"}
+
+
+def test_tables_of_texts_have_two_digits_of_a_perplexity_the_parameters_and_how_bleu_was_computed(folder: Path) -> None:
+    for name, measures in (
+        ("words/ours", {"test_perplexity": 5.678, "val_perplexity": 5.9}),
+        ("german/ours", {"test_bleu": 31.26, "val_bleu": 30.0, "bleu_signature": "nrefs:1|version:2"}),
+    ):
+        define(folder, name)
+        row = {"seed": 0, **measures, "best_epoch": 1, "epochs": 9, "seconds": 2.5, "parameters": 1234}
+        result = summary(experiment.read(name, folder / name / "definition.toml"), [Finished(0, row)], folder, "cpu")
+        experiment.save(result, folder / name / "result.json")
+    written = write_results(folder)
+    text = written.read_text(encoding="utf-8")
+    assert "| words/ours | 5.68 |" in text and "| test perplexity |" in text
+    assert "| german/ours | 31.3 |" in text and "| test BLEU |" in text
+    assert text.count(" 1,234 |") == 2
+    assert text.count("BLEU as sacreBLEU has it: `nrefs:1|version:2`.") == 1

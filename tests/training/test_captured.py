@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from graphattn import data
 from graphattn.cli import app
 from graphattn.models import MODELS
-from graphattn.training import NodeClassification, captured, fit
+from graphattn.training import ImageClassification, NodeClassification, captured, fit
+from graphattn.training.captured import CapturedGradients
 from graphattn.training.stopping import rule
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -24,6 +25,13 @@ def test_parameters_that_are_not_on_a_gpu_are_refused() -> None:
         optimizer = torch.optim.Adam([nn.Parameter(torch.ones(1))])
         with pytest.raises(ValueError, match=f"the parameters are on {where}: leave out --cuda-graph"):
             captured(lambda: torch.zeros(()), model, optimizer)
+
+
+def test_batches_for_a_model_on_the_cpu_are_refused() -> None:
+    model = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="the parameters are on cpu: leave out --cuda-graph"):
+        CapturedGradients(lambda batch: model(batch[0]).sum(), model, optimizer)((torch.ones(1, 2),))
 
 
 def test_fit_refuses_too(tmp_path: Path) -> None:
@@ -78,6 +86,47 @@ def test_a_captured_step_trains_as_one_that_is_not(name: str, dropouts: list[str
     for plain, replayed in zip(outcomes[0].history, outcomes[1].history, strict=True):
         assert replayed["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
     assert outcomes[1].history[-1]["train_loss"] < outcomes[1].history[0]["train_loss"]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_captured_batches_train_as_those_that_are_not(tmp_path: Path) -> None:
+    """With norms' statistics, momentum, a rate that changes, and a last batch that is smaller."""
+    outcomes, states = [], []
+    for cuda_graph in (False, True):
+        torch.manual_seed(0)
+        loaded = data.load_images("digits-images").to("cuda")
+        model = MODELS["resnet"](loaded.in_channels, loaded.num_classes, depth=8)
+        task = ImageClassification(loaded, 100)
+        assert len(loaded.train) % 100
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        outcome = fit(
+            model,
+            task,
+            optimizer,
+            rule("last", 0, 3),
+            fabric=Fabric(accelerator="cuda", devices=1),
+            epochs=3,
+            folder=tmp_path / str(cuda_graph),
+            rate=lambda step: 1 / (1 + step),
+            cuda_graph=cuda_graph,
+        )
+        outcomes.append(outcome)
+        states.append(model.state_dict())
+    for plain, replayed in zip(outcomes[0].history, outcomes[1].history, strict=True):
+        assert replayed["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-2)
+    assert outcomes[1].history[-1]["train_loss"] < 0.7 * outcomes[1].history[0]["train_loss"]
+    counted = [name for name in states[0] if name.endswith("num_batches_tracked")]
+    assert counted and all(states[0][name] == states[1][name] == 3 * task.steps for name in counted)
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_batches_that_are_not_tensors_are_refused() -> None:
+    model = nn.Linear(2, 2, device="cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="a batch here is a str: leave out --cuda-graph"):
+        CapturedGradients(lambda batch: model(batch[0]).sum(), model, optimizer)("some graphs")  # type: ignore[arg-type]
 
 
 @pytest.mark.gpu

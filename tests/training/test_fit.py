@@ -313,6 +313,51 @@ def test_a_run_killed_after_its_last_epoch_trains_no_more(tmp_path: Path, stop: 
     assert same(again.state_dict(), model.state_dict())
 
 
+@pytest.mark.parametrize("average", [2, 3])
+def test_the_mean_of_the_last_epochs_is_kept_and_measured(tmp_path: Path, average: int) -> None:
+    torch.manual_seed(0)
+    model = MODELS["mlp"](DATA.num_features, DATA.num_classes, **OPTIONS["mlp"])
+    states: list[dict[str, Tensor]] = []
+
+    def watch(row: dict[str, float]) -> None:
+        states.append({name: value.detach().clone() for name, value in model.state_dict().items()})
+
+    outcome = fit(
+        model,
+        NodeClassification(DATA),
+        torch.optim.Adam(model.parameters(), lr=0.05),
+        rule("last", 100, EPOCHS),
+        fabric=Fabric(accelerator="cpu", devices=1),
+        epochs=EPOCHS,
+        folder=tmp_path,
+        average=average,
+        on_epoch=watch,
+    )
+    kept = model.state_dict()
+    for name, value in kept.items():
+        torch.testing.assert_close(value, torch.stack([state[name] for state in states[-average:]]).mean(0))
+    assert any(not torch.equal(kept[name], states[-1][name]) for name in kept)
+    assert outcome.best_epoch == EPOCHS - 1
+    measured = NodeClassification(DATA).measures(model.eval())
+    assert {name: outcome.measures[name] for name in measured} == pytest.approx(measured)
+    assert outcome.measures["val_loss"] != outcome.history[-1]["val_loss"]
+    best = torch.load(tmp_path / "best.pt", weights_only=True)
+    assert same(best["model"], kept)
+
+
+def test_a_run_killed_among_the_averaged_epochs_ends_as_one_never_stopped(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"stopping": rule("last", 100, EPOCHS), "average": 3, "checkpoint_every": 0}
+    model, whole = trained(tmp_path / "whole", **options)
+    for epoch in (2, EPOCHS - 2, EPOCHS - 1):
+        with pytest.raises(Killed):
+            trained(tmp_path / f"{epoch}", on_epoch=killed_at(epoch), **options)
+        content = torch.load(tmp_path / f"{epoch}" / "last.pt", weights_only=True)
+        assert len(content["progress"]["recent"]) == max(0, epoch - EPOCHS + 3), "no more is written than is needed"
+        again, resumed = trained(tmp_path / f"{epoch}", seed=999, **options)
+        assert same(again.state_dict(), model.state_dict())
+        assert resumed.measures == whole.measures
+
+
 def test_seconds_add_up_over_a_kill(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         trained(tmp_path, checkpoint_every=0, on_epoch=killed_at(3))

@@ -16,7 +16,7 @@ from graphattn import data, experiment
 from graphattn.data import Images, NodeData
 from graphattn.experiment import Experiment
 from graphattn.multitask import CrossStitch, HardSharing, Learner, MMoE, Plan, SoftSharing
-from graphattn.training import Job, run_seed
+from graphattn.training import Job, prepared, run_seed
 from graphattn.training.asked import task
 from graphattn.training.building import built
 from graphattn.training.few_labels import few_of_each
@@ -317,3 +317,8 @@ def test_what_else_is_refused() -> None:
     known = data.load(name="digits-images")
     with pytest.raises(ValueError, match=r"train\.log_gradient is of the first layer of a model of one task"):
         task(known, defined(IMAGES, {"log_gradient": True}).train, built(defined(IMAGES), known), plan=Plan())
+
+
+def test_a_step_is_not_replayed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"\[multitask\] draws and counts between steps"):
+        prepared(Job(defined(IMAGES), 0, tmp_path, device="cpu", cuda_graph=True))

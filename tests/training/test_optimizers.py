@@ -66,8 +66,10 @@ def test_the_first_layer_of_every_model_is_found(name: str) -> None:
 @pytest.mark.parametrize(
     ("train", "kind", "found"),
     [
-        (Train(), torch.optim.Adam, {}),
-        (Train(optimizer="adamw"), torch.optim.AdamW, {}),
+        (Train(), torch.optim.Adam, {"betas": (0.9, 0.999)}),
+        (Train(optimizer="adamw"), torch.optim.AdamW, {"betas": (0.9, 0.999)}),
+        (Train(beta2=0.98), torch.optim.Adam, {"betas": (0.9, 0.98)}),
+        (Train(optimizer="adamw", beta2=0.95), torch.optim.AdamW, {"betas": (0.9, 0.95)}),
         (Train(optimizer="adabound"), AdaBound, {"final_lr": 0.1, "amsbound": False}),
         (Train(optimizer="amsbound", final_lr=0.5), AdaBound, {"final_lr": 0.5, "amsbound": True}),
         (Train(optimizer="adaboundw", final_lr=0.5), AdaBoundW, {"final_lr": 0.5, "amsbound": False}),

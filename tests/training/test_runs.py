@@ -410,10 +410,14 @@ def test_summary_of_nothing(tmp_path: Path) -> None:
 def test_the_curve_is_that_of_the_first_seed_thinned(tmp_path: Path, epochs: int, kept: range) -> None:
     path = tmp_path / "seed-1" / "metrics.csv"
     path.parent.mkdir()
-    path.write_text("epoch,val_loss\n" + "".join(f"{epoch},{1 / (epoch + 1)}\n" for epoch in range(epochs)))
+    rows = (f"{epoch},{1 / (epoch + 1)},{2 / 3e6}\n" for epoch in range(epochs))
+    path.write_text("epoch,val_loss,gradient\n" + "".join(rows))
     found = summary(short(), [Finished(0, None, "it broke"), Finished(1, result(1, 80.0))], tmp_path, "cpu")
     assert len(kept) <= CURVE_POINTS
-    assert found["curve"] == [{"epoch": epoch, "val_loss": round(1 / (epoch + 1), 4)} for epoch in kept]
+    losses = [row["val_loss"] for row in found["curve"]]
+    assert [row["epoch"] for row in found["curve"]] == list(kept)
+    assert losses == pytest.approx([1 / (epoch + 1) for epoch in kept], rel=5e-6)
+    assert {row["gradient"] for row in found["curve"]} == {6.66667e-07}, "rounded, and not to nothing"
 
 
 def test_jobs_travel(tmp_path: Path) -> None:

@@ -76,6 +76,13 @@ def test_the_rate_rises_linearly_then_follows_the_schedule() -> None:
     assert rates(Train(epochs=10, warmup=2)) == pytest.approx([min((k + 1) / (2 * STEPS), 1.0) for k in range(70)])
 
 
+def test_inverse_square_root_falls_from_the_top_of_the_warm_up_as_published() -> None:
+    """Vaswani et al.: min(s^-0.5, s w^-1.5) in step s = 1, 2, ..., here times w^0.5, so that the top is 1."""
+    found, w = rates(Train(schedule="inverse-sqrt", warmup=2, epochs=9)), 2 * STEPS
+    assert found == pytest.approx([w**0.5 * min(s**-0.5, s * w**-1.5) for s in range(1, 9 * STEPS + 1)])
+    assert max(found) == found[w - 1] == 1.0
+
+
 def test_milestones_count_the_warm_up() -> None:
     train = Train(lr=0.1, schedule="steps", milestones=(2, 3), epochs=4, warmup=1, warmup_lr=0.01)
     assert rates(train, 2) == pytest.approx([0.1, 0.1, 1, 1, 0.1, 0.1, 0.01, 0.01])
