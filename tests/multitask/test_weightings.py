@@ -110,15 +110,24 @@ def test_dynamic_weights() -> None:
 def test_dynamic_average_goes_by_whole_epochs() -> None:
     weighting, model = DynamicAverage({"a": 1.0, "b": 1.0}), shared_point(0.0)
     found = []
-    for a, b in ([[4.0, 1.0], [2.0, 3.0]], [[1.0, 1.0], [2.0, 2.0]], [[5.0, 1.0], [5.0, 1.0]]):
-        for losses in (a, b):
+    for first, second in (
+        [[4.0, 1.0], [2.0, 3.0]],
+        [[1.0, 1.0], [2.0, 2.0]],
+        [[8.0, 1.0], [4.0, 1.0]],
+        [[5.0, 1.0]] * 2,
+    ):
+        for losses in (first, second):
             found.append(float(weighting(dict(zip("ab", map(torch.tensor, losses), strict=True)), model)))
         weighting.next_epoch()
     assert found[:4] == [5.0, 5.0, 2.0, 4.0], "the sum, in the first two epochs"
-    a, b = (2 * torch.tensor([1.5 / 3, 1.5 / 2]) / 2).tolist()
-    total = math.exp(a / 2) + math.exp(b / 2)
-    expected = 2 * (5 * math.exp(a / 2) + math.exp(b / 2)) / total
-    assert found[4:] == pytest.approx([expected] * 2)
+
+    def factors(a: float, b: float) -> list[float]:
+        return (2 * torch.tensor([a / 2, b / 2]).softmax(0)).tolist()
+
+    a, b = factors(1.5 / 3, 1.5 / 2)  # of the means of the second and the first epoch
+    assert found[4:6] == pytest.approx([8 * a + b, 4 * a + b])
+    a, b = factors(6 / 1.5, 1 / 1.5)
+    assert found[6:] == pytest.approx([5 * a + b] * 2)
 
 
 # --- GradNorm
@@ -131,7 +140,7 @@ def test_gradnorm_loss() -> None:
     found = gradnorm_loss(factors, norms, losses, first, alpha=1.0)
     torch.testing.assert_close(found, torch.tensor(1.75 + 1.75, dtype=torch.float64))
     (gradient,) = torch.autograd.grad(found, factors)
-    torch.testing.assert_close(gradient, torch.tensor([2.0, -4.0], dtype=torch.float64)), "sign times norm"
+    torch.testing.assert_close(gradient, torch.tensor([2.0, -4.0], dtype=torch.float64))  # sign times norm
 
 
 def test_gradnorm_evens_out_gradients_of_other_sizes() -> None:
@@ -160,6 +169,21 @@ def test_gradnorm_follows_the_factors_in_the_trunk_and_the_norms_in_the_factors(
     slope = 2 * torch.tensor([0.75, 0.25])
     jacobian = torch.diag(slope) - torch.outer(slope, slope) / 2
     torch.testing.assert_close(weighting.logits.grad, jacobian @ torch.tensor([1.0, -2.0]))
+
+
+def test_gradnorm_gives_more_to_the_task_that_has_learned_less() -> None:
+    """Of two gradients of one size, the second's loss stays while the first's is a tenth of what it was at first."""
+    weighting, model = GradNorm({"a": 1.0, "b": 1.0}), shared_point(0.0)
+    for level in (1.0, 0.1, 0.1):
+        weighting.zero_grad()
+        slope = model()["a"].sum()
+        weighting({"a": slope + level, "b": slope + 1.0}, model).backward()
+        found = weighting.logits.grad
+        if level == 1.0:
+            assert found.abs().max() == 0, "nothing is behind yet"
+        else:
+            # G = 1, 1 and ratios 0.1, 1: the first has too much, the second too little, a slope of (1, -1) in factors
+            torch.testing.assert_close(found, torch.tensor([1.0, -1.0]))
 
 
 # --- PCGrad
@@ -282,6 +306,16 @@ def test_frozen_trunks_and_heads(kind: type[Weighting]) -> None:
     out = model(torch.ones(4, 3))
     kind({"a": 1.0, "b": 1.0})({t: o.square().mean() for t, o in out.items()}, model, watch=True).backward()
     assert [name for name, p in model.named_parameters() if p.grad is not None] == ["heads.a.weight", "heads.a.bias"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tower_that_is_frozen_with_its_head(kind: type[Weighting]) -> None:
+    model = SoftSharing({t: nn.Linear(3, 2) for t in "ab"}, {t: nn.Linear(2, 1) for t in "ab"})
+    for part in (model.towers["b"], model.heads["b"]):
+        part.requires_grad_(False)
+    out = model(torch.ones(4, 3))
+    kind({"a": 1.0, "b": 1.0})({t: o.square().mean() for t, o in out.items()}, model, watch=True).backward()
+    assert {name for name, p in model.named_parameters() if p.grad is not None and ".b." in name} == set()
 
 
 @pytest.mark.parametrize("kind", [Weighting, PCGrad])
