@@ -15,13 +15,14 @@ from torch import Tensor
 from graphattn import data, experiment
 from graphattn.data import Images, NodeData
 from graphattn.experiment import Experiment
-from graphattn.multitask import CrossStitch, HardSharing, Learner, MMoE, Plan, SoftSharing
+from graphattn.multitask import CrossStitch, HardSharing, Learner, MMoE, Plan, SoftSharing, Weighting
 from graphattn.training import Job, prepared, run_seed
 from graphattn.training.asked import task
 from graphattn.training.building import built
 from graphattn.training.few_labels import few_of_each
 from graphattn.training.multitask_images import MultiTaskImages
 from graphattn.training.multitask_nodes import MultiTaskNodes
+from graphattn.training.multitask_steps import generator
 from graphattn.training.optimizers import optimizer_of
 
 PARITY = [[0, 2, 4, 6, 8], [1, 3, 5, 7, 9]]
@@ -202,6 +203,17 @@ def test_what_auxiliaries_draw_is_no_draw_of_the_models() -> None:
             first = next(model.parameters()).detach().clone()
             states.append(first)
         assert torch.equal(states[0], states[2]) and torch.equal(states[1], states[3])
+
+
+def test_auxiliaries_draw_anew_in_each_step_and_seed() -> None:
+    weighting, found = Weighting({"class": 1.0}), set()
+    for seed in (0, 1):
+        for weighting.step in (0, 1, 2):
+            torch.manual_seed(seed)
+            first, second = (generator(weighting).initial_seed() for _ in range(2))
+            assert first == second
+            found.add(first)
+    assert len(found) == 6
 
 
 def test_few_labels_train_and_all_else_is_seen() -> None:
