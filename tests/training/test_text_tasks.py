@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphattn import experiment
-from graphattn.data import PairSet, TextSet, load, made_text
+from graphattn.data import PairSet, TextSet, load, made_text, manifest
 from graphattn.data.text import pairs_of
 from graphattn.data.vocabulary import BEGIN, END, PADDING
 from graphattn.experiment import Decoding, Experiment
@@ -308,6 +308,27 @@ def test_the_chain_is_learnt_almost_as_well_as_it_can_be(tmp_path: Path) -> None
     )
     found = run_seed(Job(made, 0, tmp_path, device="cpu"))
     assert made_text.least_perplexity() * 0.97 < found["test_perplexity"] < made_text.least_perplexity() * 1.1
+
+
+@pytest.mark.parametrize(
+    ("data", "preset"),
+    [
+        *((data, None) for data in ("multi30k", "multi30k-english", "tiny-shakespeare", "chain", "extracts")),
+        *((data, "small") for data in ("multi30k", "multi30k-english", "tiny-shakespeare")),
+    ],
+)
+def test_siblings_differ_in_the_mixer_and_have_as_many_parameters(data: str, preset: str | None) -> None:
+    counts, recipes = [], []
+    for name in ("light-conv", "dynamic-conv", "self-attention"):
+        made = experiment.load(f"{data}/{name}", preset=preset)
+        tokens = manifest.read(data).sizes.classes
+        with torch.device("meta"):
+            model = MODELS[made.model.name](*[tokens] * (1 + (made.model.name == "seq2seq")), **made.model.options)
+        counts.append(sum(p.numel() for p in model.parameters()))
+        rest = {key: value for key, value in made.model.options.items() if key not in ("mixer", "hidden")}
+        recipes.append((made.train, made.decoding, rest))
+    assert max(counts) < 1.01 * min(counts)
+    assert recipes[0] == recipes[1] == recipes[2]
 
 
 _TRAIN = {"batch": 4096, "weight_decay": 0.0}
