@@ -12,6 +12,13 @@ Entry = tuple[Experiment, dict[str, Any] | None]  # a definition or one of its p
 
 ALONE = "-single"  # what the name of a set's experiment without auxiliaries ends in
 
+_HEAD = """\
+Less the main task alone, in percent: mean and unbiased standard deviation of the differences seed by seed, which have
+the same labels and initial weights; and in how many seeds it is better. Cosine: of each auxiliary's gradient with the
+main task's at the kept epoch, where it was logged; below 0 they are in conflict. Parameters are those that are trained,
+of which the auxiliaries' heads are dropped afterwards.
+"""
+
 
 def of_tasks(definition: Experiment) -> bool:
     """Whether it is of several tasks, or of one that they are compared with."""
@@ -25,10 +32,7 @@ def table(entries: Sequence[Entry]) -> list[str]:
     alone = {definition.name: result for definition, result in entries if definition.name.endswith(ALONE)}
     heads = ("experiment", "test accuracy", "less the main task alone", "better in", "cosine", "parameters", "seeds")
     lines = [
-        "Less the main task alone, in percent: mean and unbiased standard deviation of the differences seed by seed, "
-        "which have the same labels and initial weights; and in how many seeds it is better. Cosine: of each "
-        "auxiliary's gradient with the main task's at the kept epoch, where it was logged; below 0 they are in "
-        "conflict.\n",
+        _HEAD,
         f"| {' | '.join(heads)} | commit, date |",
         "|---" * (len(heads) + 1) + "|",
     ]
