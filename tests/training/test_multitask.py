@@ -334,3 +334,24 @@ def test_what_else_is_refused() -> None:
 def test_a_step_is_not_replayed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\[multitask\] draws and counts between steps"):
         prepared(Job(defined(IMAGES), 0, tmp_path, device="cpu", cuda_graph=True))
+
+
+def test_epochs_are_counted_and_gradients_compared_at_their_ends() -> None:
+    definition = defined(IMAGES, {"batch": 8}, auxiliaries={"coarse": 1.0, "edges": 1.0}, log_conflicts=True)
+    known, plan = loaded(definition), definition.multitask
+    assert plan is not None
+    model: Any = built(definition, known)
+    asked = task(known, definition.train, model, plan=plan)
+    assert asked.steps == 4
+    for epoch in range(3):
+        seen = []
+        for batch in asked.batches():
+            model.weighting.cosines = None
+            asked.loss(model, batch)
+            seen.append(model.weighting.cosines is not None)
+        assert seen == [False, False, False, True]
+        assert (model.weighting.step, model.weighting.epoch) == (4 * (epoch + 1), epoch + 1)
+    model.eval()
+    found = asked.measures(model)
+    expected = model.weighting.cosines[0].tolist()
+    assert [found["cosine_coarse"], found["cosine_edges"]] == pytest.approx(expected[1:], abs=1e-4)
