@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from graphattn import data, experiment
 from graphattn.data import Images, NodeData
 from graphattn.experiment import Experiment
 from graphattn.multitask import CrossStitch, HardSharing, Learner, MMoE, Plan, SoftSharing, Weighting
+from graphattn.multitask.image_tasks import turned
 from graphattn.training import Job, prepared, run_seed
 from graphattn.training.asked import task
 from graphattn.training.building import built
@@ -355,3 +357,36 @@ def test_epochs_are_counted_and_gradients_compared_at_their_ends() -> None:
     found = asked.measures(model)
     expected = model.weighting.cosines[0].tolist()
     assert [found["cosine_coarse"], found["cosine_edges"]] == pytest.approx(expected[1:], abs=1e-4)
+
+
+@pytest.mark.parametrize("few", [None, 3])
+def test_each_task_is_asked_about_its_own_images(few: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In evaluation mode images do not depend on the others in a batch: each output is that of the task's images."""
+    definition = defined(IMAGES, auxiliaries=IMAGE_TASKS, labels_per_class=few)
+    known = loaded(definition)
+    assert isinstance(known, Images) and definition.multitask is not None
+    model: Any = built(definition, known).eval()
+    asked = MultiTaskImages(known, 16, definition.multitask)
+    seen: dict[str, tuple[Tensor, ...]] = {}
+    losses: dict[str, Tensor] = {}
+
+    def one_loss(model: Any, found: dict[str, Tensor], *rest: Any) -> Tensor:
+        losses.update(found)
+        return found["class"]
+
+    monkeypatch.setattr("graphattn.training.multitask_images.one_loss", one_loss)
+    for name, asks in asked.tasks.items():
+        monkeypatch.setattr(asks, "loss", lambda *of, name=name: seen.update({name: of}) or of[0].sum())
+    images, labels = batch = next(asked.batches())
+    asked.loss(model, batch)
+    torch.testing.assert_close(losses["class"], F.cross_entropy(model(images)["class"], labels))
+    for name, (output, its, _) in seen.items():
+        torch.testing.assert_close(output, model(its)[name], rtol=1e-4, atol=1e-5)
+    assert torch.equal(seen["coarse"][1], images) == (few is None)
+    assert torch.equal(seen["coarse"][1], seen["edges"][1])
+    turns = seen["rotation"][2]
+    assert torch.equal(seen["rotation"][1], turned(seen["edges"][1], turns)) and len(turns.unique()) > 1
+    if few is not None:
+        pool = {tuple(x.tolist()): int(y) for x, y in zip(known.train.flatten(1), known.train_labels, strict=True)}
+        drawn = [tuple(round(v * 255) for v in x.tolist()) for x in seen["coarse"][1].flatten(1)]
+        assert [pool[x] for x in drawn] == seen["coarse"][2].tolist() and len(set(drawn)) == 16
