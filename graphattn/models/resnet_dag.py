@@ -71,7 +71,7 @@ def resnet_dag(
 
     `drop_path` is the chance that MRLA's own branch is left out of a sample. Unlike in its authors' networks for
     ImageNet, the last norm of a residual branch begins at scale 1, as everywhere here: at 0 the channels that a
-    shortcut without parameters pads would be 0 throughout, and MRLA's norm would multiply their gradients by 300 a block.
+    shortcut without parameters pads would be 0 throughout, and MRLA's norm would multiply their gradients by 300.
 
     Raises:
         ValueError: an unknown rule, or drop_path with a rule that has none.
