@@ -35,16 +35,15 @@ class _Wiring:
     shortcut: Shortcut = "A"
     preactivation: bool = False
     behind: str = "layer*.*"
-    zero_init: bool = False
 
 
 RULES: dict[str, _Wiring] = {
     # The published ones sit behind blocks that keep their shortcut, or, as gates, on the branch before the addition.
     "squeeze-excitation": _Wiring(ChannelAttention(reduction=16), behind="layer*.*.bn2"),
     "eca": _Wiring(ChannelAttention(), behind="layer*.*.bn2"),
-    "mrla-base": _Wiring(MRLABase(), zero_init=True),
-    "mrla-light": _Wiring(MRLALight(), zero_init=True),
-    "mrla-light-state": _Wiring(MRLALight(carry="state"), zero_init=True),
+    "mrla-base": _Wiring(MRLABase()),
+    "mrla-light": _Wiring(MRLALight()),
+    "mrla-light-state": _Wiring(MRLALight(carry="state")),
     "self-attentive": _Wiring(SelfAttentive()),
     "self-attentive-positions": _Wiring(SelfAttentive(tokens="positions")),
     "scalar-mix": _Wiring(ScalarMix(scope="network", align="subsample")),
@@ -70,8 +69,9 @@ def resnet_dag(
 ) -> nn.Module:
     """`CifarResNet` of this depth with one of `RULES` put behind its blocks; [B, C, H, W] -> logits [B, num_classes].
 
-    Branches end in a norm that begins at zero where the rule's paper has them so. `drop_path` is the chance that MRLA's
-    own branch is left out of a sample.
+    `drop_path` is the chance that MRLA's own branch is left out of a sample. Unlike in its authors' networks for
+    ImageNet, the last norm of a residual branch begins at scale 1, as everywhere here: at 0 the channels that a
+    shortcut without parameters pads would be 0 throughout, and MRLA's norm would multiply their gradients by 300.
 
     Raises:
         ValueError: an unknown rule, or drop_path with a rule that has none.
@@ -88,6 +88,5 @@ def resnet_dag(
         depth=depth,
         shortcut=wiring.shortcut,
         preactivation=wiring.preactivation,
-        zero_init_residual=wiring.zero_init,
     )
     return wrap(model, wiring.behind, chosen, torch.zeros(1, in_channels, image_size, image_size))

@@ -27,6 +27,15 @@ def test_every_rule_trains(rule: str) -> None:
     assert sum(isinstance(module, Placed) for module in model.modules()) == 6
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_gradients_do_not_explode_on_their_way_down(rule: str) -> None:
+    """A batch norm of channels that are 0 throughout would multiply theirs by 300."""
+    model = resnet_dag(3, 5, 16, depth=20, rule=rule)
+    nn.functional.cross_entropy(model(torch.rand(8, 3, 16, 16)), torch.arange(8) % 5).backward()
+    largest = {name: float(p.grad.abs().max()) for name, p in model.named_parameters() if p.grad is not None}
+    assert max(largest.values()) < 10, max(largest, key=largest.__getitem__)
+
+
 @pytest.mark.parametrize("depth", PLAIN)
 @pytest.mark.parametrize(
     ("rule", "more"),

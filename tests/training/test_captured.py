@@ -115,7 +115,7 @@ def test_captured_batches_train_as_those_that_are_not(tmp_path: Path) -> None:
         states.append(model.state_dict())
     for plain, replayed in zip(outcomes[0].history, outcomes[1].history, strict=True):
         assert replayed["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-2)
-    assert outcomes[1].history[-1]["train_loss"] < 0.7 * outcomes[1].history[0]["train_loss"]
+    assert outcomes[1].history[-1]["train_loss"] < 0.9 * outcomes[1].history[0]["train_loss"]
     counted = [name for name in states[0] if name.endswith("num_batches_tracked")]
     assert counted and all(states[0][name] == states[1][name] == 3 * task.steps for name in counted)
 
