@@ -300,7 +300,8 @@ def _run(
     if ranks == 1:
         model, loaded, _ = prepared(replace(jobs[0], device="cpu"))
         # What is wrong with the data or the model is said here, once.
-        task(loaded, definition.train, model, definition.labels, definition.correct_and_smooth)
+        parts = (definition.labels, definition.correct_and_smooth, definition.decoding, definition.multitask)
+        task(loaded, definition.train, model, *parts)
         if batch_seeds is not None:
             stacked([model], [loaded], definition)
     if fresh:

@@ -4,6 +4,7 @@
     [train]  how it is trained            [run]    how many seeds
     [readout]  on labelled graphs, how a graph is made of its nodes
     [labels]  known labels among the inputs  [correct_and_smooth]  what is done with the predictions in the end
+    [multitask]  auxiliary tasks beside the main one
     [paper]  the published number, if any
     [presets.NAME.train], ...  what else the definition may be run as: entries that take the place of those above
 
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from graphattn.models import MODELS
+from graphattn.multitask import Plan
 from graphattn.recipe import Train
 from graphattn.record import one_of, record, typed
 
@@ -154,6 +156,7 @@ class Experiment:
     labels: Labels | None = None
     correct_and_smooth: CorrectAndSmooth | None = None
     decoding: Decoding | None = None
+    multitask: Plan | None = None
     paper: Paper | None = None
     note: str = ""  # printed under the table: what was tried where the paper's number is not met
     preset: str | None = None  # which of its presets it is; None: as it stands
@@ -177,6 +180,7 @@ _OPTIONAL: dict[str, type] = {
     "labels": Labels,
     "correct_and_smooth": CorrectAndSmooth,
     "decoding": Decoding,
+    "multitask": Plan,
 }
 _CHANGEABLE = ("data", "model", "train", "run", *_OPTIONAL)
 

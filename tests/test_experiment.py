@@ -63,7 +63,7 @@ def test_every_definition_is_sound(name: str) -> None:
     definition = experiment.load(name)
     assert definition.name == name
     assert definition.title and definition.run.seeds >= 1
-    assert name.split("/")[0] == definition.data.name
+    assert name.split("/")[0] == (definition.data.name if definition.multitask is None else "multitask")
     assert definition.data.name in data.names()
     lines = experiment.definition(name).read_text(encoding="utf-8").splitlines()
     opening = "\n".join(lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))])

@@ -24,7 +24,7 @@ ROWS = [
     ["training"],
     ["experiment"],
     ["models", "data"],
-    ["conv", "depth", "grid", "sequence"],
+    ["conv", "depth", "grid", "multitask", "sequence"],
     ["ops"],
     ["topology", "layer_dags"],
     ["graph"],

@@ -29,6 +29,7 @@ from graphattn.models.resnet import CifarResNet, ImageResNet
 from graphattn.models.resnet_dag import resnet_dag
 from graphattn.models.sage import SAGE
 from graphattn.models.seq2seq import Seq2Seq
+from graphattn.models.supergat import SuperGAT
 from graphattn.models.vgg import VGG, ControlNetwork
 from graphattn.models.vit import VisionTransformer
 
@@ -47,6 +48,7 @@ GRAPH_MODELS: dict[str, Callable[..., nn.Module]] = {
     "random": RandomGuess,
     "residual": Residual,
     "sage": SAGE,
+    "supergat": SuperGAT,
 }
 IMAGE_MODELS: dict[str, Callable[..., nn.Module]] = {
     "attention-wise": AttentionWiseNetwork,

@@ -10,7 +10,7 @@ from typing import Any
 
 from graphattn import experiment
 from graphattn.experiment import Experiment
-from graphattn.report import image_sets, speed
+from graphattn.report import auxiliary_tasks, image_sets, speed
 from graphattn.report.tables import SCORES, is_ogb, mean_and_spread, measured, parameters, published, score
 
 _HEAD = """# Results
@@ -39,7 +39,7 @@ def write_results(folder: Path) -> Path:
     for data_set, group in groupby(names, key=lambda name: name.split("/")[0]):
         entries = [entry for name in group for entry in _entries(folder / name, name)]
         parts.append(_table(data_set, entries))
-        images += entries if image_sets.of_images(entries[0][0]) else []
+        images += entries if not _of_tasks(entries) and image_sets.of_images(entries[0][0]) else []
     parts += image_sets.side_by_side(images)
     parts += speed.section(folder / "bench")
     path = folder / "RESULTS.md"
@@ -63,7 +63,10 @@ def _entries(folder: Path, name: str) -> list[image_sets.Entry]:
 
 
 def _table(data_set: str, entries: list[image_sets.Entry]) -> str:
-    rows = image_sets.table(entries) if image_sets.of_images(entries[0][0]) else _rows(entries)
+    if _of_tasks(entries):
+        rows = auxiliary_tasks.table(entries)
+    else:
+        rows = image_sets.table(entries) if image_sets.of_images(entries[0][0]) else _rows(entries)
     lines = [f"## {data_set}\n", *rows]
     notes = [f"- {definition.label}: {definition.note}" for definition, _ in entries if definition.note]
     sources = sorted({definition.paper.source for definition, _ in entries if definition.paper})
@@ -76,6 +79,10 @@ def _table(data_set: str, entries: list[image_sets.Entry]) -> str:
     if signatures:
         lines.append(f"\nBLEU as sacreBLEU has it: `{'`, `'.join(sorted(signatures))}`.")
     return "\n".join(lines + (["", *notes] if notes else [])) + "\n"
+
+
+def _of_tasks(entries: list[image_sets.Entry]) -> bool:
+    return all(auxiliary_tasks.of_tasks(definition) for definition, _ in entries)
 
 
 def _rows(entries: list[image_sets.Entry]) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from graphattn.data import GraphSet, Images, NodeData, PairSet, SceneSet, TextSet
 from graphattn.experiment import CorrectAndSmooth, Decoding, Labels
 from graphattn.models import GraphNetwork
+from graphattn.multitask import Plan
 from graphattn.recipe import Train
 from graphattn.training.detection import Detection
 from graphattn.training.graph_classification import GraphClassification
@@ -14,6 +17,8 @@ from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.image_classification import ImageClassification
 from graphattn.training.label_inputs import LabelInputs
 from graphattn.training.language_modelling import LanguageModelling
+from graphattn.training.multitask_images import MultiTaskImages
+from graphattn.training.multitask_nodes import MultiTaskNodes
 from graphattn.training.ranks import number
 from graphattn.training.sampled import SampledNodeClassification
 from graphattn.training.tasks import NodeClassification, Task
@@ -31,6 +36,7 @@ def task(
     labels: Labels | None = None,
     smoothing: CorrectAndSmooth | None = None,
     decoding: Decoding | None = None,
+    plan: Plan | None = None,
 ) -> Task:
     """What the model is asked on such data.
 
@@ -48,7 +54,7 @@ def task(
     if isinstance(loaded, PairSet | TextSet):
         return _of_texts(loaded, train, labels, smoothing, decoding or Decoding())
     if isinstance(loaded, Images | SceneSet):
-        return _of_images(loaded, train, labels, smoothing)
+        return _of_images(loaded, train, labels, smoothing, plan)
     for option in _OF_IMAGES:
         if getattr(train, option) != getattr(Train, option):
             raise ValueError(f"train.{option} is for images, {loaded.name} has none: leave it out")
@@ -71,6 +77,11 @@ def task(
             f"another model"
         )
     elsewhere = isinstance(loaded, GraphSet) or train.batch is not None or getattr(model, "uses_labels", False)
+    if plan is not None and (elsewhere or smoothing is not None):
+        raise ValueError(
+            "[multitask] is for a model with features on one graph as a whole, by itself: leave the section out, or "
+            "train.batch and [correct_and_smooth]"
+        )
     if labels is not None and elsewhere:
         raise ValueError(
             "[labels] are for a model with features on one graph as a whole: leave the section out, or train.batch"
@@ -98,11 +109,17 @@ def task(
             f"{loaded.name} as a whole cannot be shared by {ranks} ranks: give train.batch and train.neighbors, or "
             f"start without torchrun"
         )
+    if plan is not None:
+        return MultiTaskNodes(loaded, plan)
     return NodeClassification(loaded) if labels is None else LabelInputs(loaded, labels.rate, labels.reuse)
 
 
 def _of_images(
-    loaded: Images | SceneSet, train: Train, labels: Labels | None, smoothing: CorrectAndSmooth | None
+    loaded: Images | SceneSet,
+    train: Train,
+    labels: Labels | None,
+    smoothing: CorrectAndSmooth | None,
+    plan: Plan | None,
 ) -> ImageClassification | Detection:
     given = {"[labels]": labels, "[correct_and_smooth]": smoothing, "train.neighbors": train.neighbors}
     for option, value in {**given, "train.recompute": train.recompute}.items():
@@ -122,14 +139,27 @@ def _of_images(
             f"train.stop is {train.stop!r}, which chooses an epoch by validation images, and {loaded.name} has none in "
             f"this split: take 'last', or a data.split that holds some out"
         )
-    return ImageClassification(
-        loaded,
-        train.batch,
-        augment=train.augment,
-        label_smoothing=train.label_smoothing,
-        channels_last=train.channels_last,
-        log_gradient=train.log_gradient,
-    )
+    return _classification(loaded, train, plan)
+
+
+def _classification(loaded: Images, train: Train, plan: Plan | None) -> ImageClassification:
+    options: dict[str, Any] = {
+        name: getattr(train, name) for name in ("augment", "label_smoothing", "channels_last", "log_gradient")
+    }
+    assert train.batch is not None
+    if plan is None:
+        return ImageClassification(loaded, train.batch, **options)
+    if train.log_gradient:
+        raise ValueError(
+            "train.log_gradient is of the first layer of a model of one task: leave it out, or take log_conflicts of "
+            "[multitask]"
+        )
+    if plan.labels_per_class is not None and train.augment != "none":
+        raise ValueError(
+            f"train.augment is {train.augment!r}, which does not move what the auxiliaries see beside the "
+            f"labels_per_class of [multitask]: leave one of them out"
+        )
+    return MultiTaskImages(loaded, train.batch, plan, **options)
 
 
 def _of_texts(

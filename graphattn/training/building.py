@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from graphattn.data import GraphSet, Images, NodeData, PairSet, SceneSet, TextSe
 from graphattn.experiment import Experiment
 from graphattn.models import DETECTORS, GRAPH_MODELS, IMAGE_MODELS, MODELS, TEXT_MODELS, GraphNetwork, MoleculeEncoder
 from graphattn.models.layered import Layered
+from graphattn.multitask import Learner
+from graphattn.training.multitask_building import learner
 
 
 def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSet | PairSet | TextSet) -> nn.Module:
@@ -21,7 +24,9 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSe
         ValueError: a model of one kind of data for another, such as one of graphs for images; options that the model
             cannot have.
     """
-    if isinstance(loaded, Images | SceneSet):
+    if definition.multitask is not None:
+        model: nn.Module = _of_tasks(definition, loaded)
+    elif isinstance(loaded, Images | SceneSet):
         model = _of_images(definition, loaded)
     elif isinstance(loaded, PairSet | TextSet):
         model = _of_texts(definition, loaded)
@@ -34,6 +39,26 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSe
     if definition.train.compile:
         model.compile()
     return model
+
+
+def _of_tasks(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSet | PairSet | TextSet) -> Learner:
+    plan = definition.multitask
+    assert plan is not None
+    if not isinstance(loaded, Images) and not (isinstance(loaded, NodeData) and loaded.y.dim() == 1):
+        raise ValueError(f"[multitask] is for images, or nodes of one graph, of one class each, {loaded.name} has none")
+    if definition.labels is not None:
+        raise ValueError("[labels] are for a model of one task: leave the section out, or [multitask]")
+    features = replace(loaded, num_classes=plan.width)
+
+    def trunk() -> nn.Module:
+        if isinstance(features, Images):
+            return _of_images(definition, features)
+        model = _of_graphs(definition, replace(features, edge_attr=None))
+        if getattr(model, "uses_labels", False):
+            raise ValueError(f"{definition.model.name} gives no features for other tasks: leave out [multitask]")
+        return model
+
+    return learner(plan, trunk, loaded, definition.train.epochs)
 
 
 def _of_images(definition: Experiment, loaded: Images | SceneSet) -> nn.Module:

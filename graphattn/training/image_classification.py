@@ -75,9 +75,14 @@ class ImageClassification:
         """
         found = {}
         for part, (images, labels) in self.data.held_out().items():
-            found[part] = (torch.cat([model(self._seen(some)) for some in images.split(_AT_ONCE)]), labels)
+            logits = [self.logits(model, self._seen(some)) for some in images.split(_AT_ONCE)]
+            found[part] = (torch.cat(logits), labels)
         gradient = {"gradient": first_gradient(model)} if self.log_gradient else {}
         return measures_of(self.score, found) | gradient
+
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """[B, classes], of images as the model sees them."""
+        return model(images)
 
     def over_epochs(self, history: Sequence[dict[str, float]], kept: int) -> dict[str, float]:
         """The kept epoch's train_loss, the mean over its steps; and beside its test score the best of any epoch, which

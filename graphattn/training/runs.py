@@ -95,7 +95,8 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
     check_same("the data", lambda: loaded.digest())
     train = job.experiment.train
     smoothing = job.experiment.correct_and_smooth
-    asked = task(loaded, train, model, job.experiment.labels, smoothing, job.experiment.decoding)
+    parts = (job.experiment.labels, smoothing, job.experiment.decoding, job.experiment.multitask)
+    asked = task(loaded, train, model, *parts)
     outcome = fit(
         model,
         asked,
@@ -155,6 +156,10 @@ def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet | Images | SceneS
     fabric = joined(job.device, definition.train.precision)
     loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
     model = built(definition, loaded)
+    if job.cuda_graph and definition.multitask is not None:
+        raise ValueError(
+            "[multitask] draws and counts between steps, which a replayed one does not: leave out --cuda-graph"
+        )
     if job.cuda_graph and definition.train.recompute:
         raise ValueError("train.recompute is not for a step that is replayed: leave out --cuda-graph, or set it false")
     return model, loaded, fabric

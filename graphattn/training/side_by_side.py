@@ -39,7 +39,7 @@ def stacked(
             f"--batch-seeds trains by Adam at a constant rate, train.optimizer is {train.optimizer!r} and "
             f"train.schedule {train.schedule!r} with warmup {train.warmup}: leave it out"
         )
-    found = type(task(loaded[0], train, models[0], experiment.labels))
+    found = type(task(loaded[0], train, models[0], experiment.labels, plan=experiment.multitask))
     nodes = [its for its in loaded if isinstance(its, NodeData)]
     if found is not NodeClassification or len(nodes) < len(loaded):
         raise ValueError(
