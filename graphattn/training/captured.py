@@ -68,10 +68,11 @@ class CapturedGradients:
             raise ValueError(
                 f"a step is captured on tensors, a batch here is a {type(batch).__name__}: leave out --cuda-graph"
             )
-        held = self._batch = tuple(tensor.clone() for tensor in batch)
+        held = tuple(tensor.clone() for tensor in batch)
         with torch.cuda.device(device), _as_before(list(self._model.buffers()), device):
             self._graph, self._loss = _recorded(lambda: self._gradients(held), self._optimizer)
         self._grads = [(parameter, parameter.grad) for parameter in self._model.parameters()]
+        self._batch = held
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -150,11 +150,16 @@ def train_epoch(
 def _replayed(
     fabric: Fabric, model: nn.Module, task: Task, optimizer: torch.optim.Optimizer, rate: Callable[[int], float] | None
 ) -> Callable[[int], Tensor]:
+    if fabric.world_size > 1:
+        raise ValueError(f"a step is captured in one process, here are {fabric.world_size}: leave out --cuda-graph")
     gradients = partial(_gradients, fabric, model, task, optimizer)
-    if not task.whole or rate is not None:  # the update, whose rate may change, is not recorded
+    if not task.whole:
         recorded = CapturedGradients(gradients, model, optimizer)
         return partial(train_epoch, fabric, model, task, optimizer, rate, gradients=recorded)
     (batch,) = task.batches()
+    if rate is not None or not isinstance(optimizer, torch.optim.Adam | torch.optim.AdamW):
+        recorded = CapturedGradients(lambda nothing: gradients(batch), model, optimizer)  # the update is not recorded
+        return partial(train_epoch, fabric, model, task, optimizer, rate, gradients=lambda whole: recorded(()))
 
     def step() -> Tensor:
         loss = gradients(batch)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from graphattn.cli import app
 from graphattn.models import MODELS
 from graphattn.training import ImageClassification, NodeClassification, captured, fit
 from graphattn.training.captured import CapturedGradients
+from graphattn.training.fit import _replayed
 from graphattn.training.stopping import rule
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -32,6 +35,11 @@ def test_batches_for_a_model_on_the_cpu_are_refused() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="the parameters are on cpu: leave out --cuda-graph"):
         CapturedGradients(lambda batch: model(batch[0]).sum(), model, optimizer)((torch.ones(1, 2),))
+
+
+def test_several_ranks_are_refused() -> None:
+    with pytest.raises(ValueError, match="captured in one process, here are 2"):
+        _replayed(SimpleNamespace(world_size=2), nn.Linear(2, 2), None, None, None)  # type: ignore[arg-type]
 
 
 def test_fit_refuses_too(tmp_path: Path) -> None:
@@ -60,10 +68,13 @@ def test_the_command_refuses_before_anything_runs(tmp_path: Path) -> None:
 
 @pytest.mark.gpu
 @needs_gpu
+@pytest.mark.parametrize("rate", [None, lambda step: 1 / (1 + step)], ids=["constant", "falling"])
 @pytest.mark.parametrize(
     ("name", "dropouts"), [("gat", ["dropout", "attention_dropout", "feature_dropout"]), ("mlp", ["dropout"])]
 )
-def test_a_captured_step_trains_as_one_that_is_not(name: str, dropouts: list[str], tmp_path: Path) -> None:
+def test_a_captured_step_trains_as_one_that_is_not(
+    name: str, dropouts: list[str], rate: Callable[[int], float] | None, tmp_path: Path
+) -> None:
     outcomes = []
     for cuda_graph in (False, True):
         torch.manual_seed(0)
@@ -80,12 +91,40 @@ def test_a_captured_step_trains_as_one_that_is_not(name: str, dropouts: list[str
                 fabric=Fabric(accelerator="cuda", devices=1),
                 epochs=6,
                 folder=folder,
+                rate=rate,
                 cuda_graph=cuda_graph,
             )
         )
     for plain, replayed in zip(outcomes[0].history, outcomes[1].history, strict=True):
         assert replayed["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-4)
     assert outcomes[1].history[-1]["train_loss"] < outcomes[1].history[0]["train_loss"]
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_captured_gradients_and_statistics_are_those_of_the_step() -> None:
+    """Also those of a smaller batch, and of one that is replayed after it."""
+    model = MODELS["resnet"](1, 10, depth=8).to("cuda")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def gradients(batch: Sequence[torch.Tensor]) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()
+        return loss.detach()
+
+    recorded = CapturedGradients(gradients, model, optimizer)
+    buffers = list(model.buffers())
+    for count in (100, 37, 100):
+        batch = (torch.rand(count, 1, 8, 8, device="cuda"), torch.arange(count, device="cuda") % 10)
+        before = [buffer.clone() for buffer in buffers]
+        loss = gradients(batch)
+        expected = [loss, *(p.grad.clone() for p in model.parameters()), *(b.clone() for b in buffers)]  # type: ignore[union-attr]
+        for buffer, was in zip(buffers, before, strict=True):
+            buffer.copy_(was)
+        found = [recorded(batch), *(p.grad for p in model.parameters()), *buffers]
+        for own, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(own, theirs)
 
 
 @pytest.mark.gpu
