@@ -54,6 +54,9 @@ class CrossStitch(Sharing):
     def trunk_of(self, task: str) -> nn.Module:
         return self.towers[task]
 
+    def run_for(self, task: str) -> nn.Module:
+        return self.towers
+
 
 def _stages(tower: Any) -> list[Any]:
     if hasattr(tower, "stages"):

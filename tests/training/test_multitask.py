@@ -104,7 +104,9 @@ def test_single_task_learning_on_a_graph(zero: dict[str, Any], tmp_path: Path) -
 SOME = {
     "nodes": {"auxiliaries": {"link": 0.5, "features": 0.5, "degree": 0.5}},
     "images": {"auxiliaries": {"coarse": 0.5, "reconstruction": 0.5, "edges": 0.5}},
-    "images, soft": {"auxiliaries": {"coarse": 0.5, "edges": 0.5}, "sharing": "soft", "strength": 0.0},
+    "images, turned": {"auxiliaries": {"coarse": 0.5, "rotation": 0.5}},
+    "images, few labels": {"auxiliaries": {"coarse": 0.5, "rotation": 0.5}, "labels_per_class": 3},
+    "images, soft": {"auxiliaries": {"coarse": 0.5, "rotation": 0.5}, "sharing": "soft", "strength": 0.0},
 }
 
 
@@ -112,13 +114,12 @@ SOME = {
 def test_weights_that_are_zero_in_every_epoch(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the auxiliaries are computed, and the main task's numbers are still those without them.
 
-    Where they look at the same inputs: others would be in the statistics of batch norms. And where their towers draw no
-    dropout, which would come out of the same generator.
+    Where their towers draw no dropout, which would come out of the same generator.
     """
     monkeypatch.setattr("graphattn.training.multitask_building.factor", lambda *_: 0.0)
     table, train = (NODES, {"epochs": 2}) if case == "nodes" else (IMAGES, {"epochs": 2, "batch": 512})
-    alone, weights = result(defined(table, train, labels_per_class=None), tmp_path / "a")
     plan = {"labels_per_class": None, "schedule": "fade", **SOME[case]}
+    alone, weights = result(defined(table, train, labels_per_class=plan["labels_per_class"]), tmp_path / "a")
     other, found = result(defined(table, train, **plan), tmp_path / "b")
     assert alone == other
     for name, weight in weights.items():
@@ -229,7 +230,7 @@ def test_few_labels_train_and_all_else_is_seen() -> None:
     model.sharing.trunk.register_forward_pre_hook(lambda _, args: shapes.append(len(args[0])))
     for batch in asked.batches():
         asked.loss(model, batch)
-    assert shapes == [16 + 16 + 16, 14 + 16 + 16], "labelled, others, and these turned"
+    assert shapes == [16, 16 + 16, 14, 16 + 16], "labelled, then others and these turned"
     nodes = MultiTaskNodes(data.load(name="digits"), Plan(labels_per_class=4))
     assert torch.bincount(nodes.data.y[nodes.data.train]).tolist() == [4] * 10
     assert set(nodes.data.train.tolist()) <= set(data.load(name="digits").train.tolist())
