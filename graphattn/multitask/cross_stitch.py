@@ -12,8 +12,9 @@ from graphattn.multitask.sharing import Sharing
 
 
 def stitched(weights: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """x_t = sum_s weights[t, s] features[s], of weights [T, T] and T features of one shape."""
-    return torch.tensordot(weights, torch.stack(list(features)), 1).unbind()
+    """x_t = sum_s weights[t, s] features[s], of weights [T, T] and T features of one shape, in their precision."""
+    stacked = torch.stack(list(features))
+    return torch.tensordot(weights.to(stacked.dtype), stacked, 1).unbind()
 
 
 class CrossStitch(Sharing):

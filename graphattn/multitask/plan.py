@@ -66,6 +66,11 @@ class Plan:
                 )
 
     @property
+    def task_gradients(self) -> bool:
+        """Whether the gradient of each task by itself is looked at."""
+        return self.weighting in ("gradnorm", "pcgrad") or self.log_conflicts
+
+    @property
     def wanted(self) -> dict[str, float]:
         """The auxiliaries that count, and their weights."""
         return {name: weight for name, weight in self.auxiliaries.items() if weight}

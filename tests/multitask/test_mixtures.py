@@ -20,6 +20,7 @@ def test_stitching() -> None:
     torch.testing.assert_close(first, a + 2 * b)
     torch.testing.assert_close(second, 0.5 * a - b)
     assert torch.autograd.gradcheck(lambda w, a, b: stitched(w, [a, b]), (weights, a, b))
+    assert stitched(weights.float(), [a.bfloat16(), b.bfloat16()])[0].dtype == torch.bfloat16
 
 
 def heads(*tasks: str) -> dict[str, nn.Module]:

@@ -177,6 +177,36 @@ def test_a_resumed_run_ends_as_one_never_stopped(table: dict[str, Any], weightin
     assert {f"cosine_{name}" for name in some} <= whole.keys()
 
 
+@pytest.mark.parametrize("table", [NODES, IMAGES], ids=["nodes", "images"])
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_mixed_precision(table: dict[str, Any], sharing: str, tmp_path: Path) -> None:
+    some = {"auxiliaries": NODE_TASKS if table is NODES else IMAGE_TASKS, "sharing": sharing}
+    exact, mixed = (
+        result(defined(table, {"epochs": 1, "precision": precision}, **some), tmp_path / precision)[0]
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert mixed["val_loss"] == pytest.approx(exact["val_loss"], rel=0.1) and mixed["val_loss"] != exact["val_loss"]
+    for bad in ({"log_conflicts": True}, {"weighting": "gradnorm"}, {"weighting": "pcgrad"}):
+        if sharing == "hard":
+            definition = defined(table, {"precision": "bf16-mixed"}, **some, **bad)
+            with pytest.raises(ValueError, match="train.precision is 'bf16-mixed', which gives no gradients task by"):
+                result(definition, tmp_path / "bad")
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_the_main_task_is_taken_out_after_a_step(sharing: str) -> None:
+    """Layers that keep what entered them, to be asked about it, keep none of it in copies, nor for inference."""
+    definition = defined(NODES, auxiliaries={"link": 0.5, "attention": 0.5}, sharing=sharing)
+    known: Any = loaded(definition)
+    model: Any = built(definition, known)
+    asked = task(known, definition.train, model, plan=definition.multitask)
+    asked.loss(model, known).backward()
+    asked.loss(model, known)  # and before its gradients are there
+    out = model.sharing.only().eval()(known.x, known.edge_index)
+    assert torch.equal(out, model.eval()(known.x, known.edge_index)["class"])
+    assert all(layer._entered is None for layer in model.modules() if hasattr(layer, "_entered"))
+
+
 @pytest.mark.parametrize("definition", both(), ids=["nodes", "images"])
 def test_measures_are_the_main_tasks_alone(definition: Experiment) -> None:
     """Heads of auxiliaries are not run, and what they would say changes nothing: model choice sees the main task."""
