@@ -92,11 +92,12 @@ def _loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- without auxiliaries
 
 
-@pytest.mark.parametrize("zero", [{"auxiliaries": dict.fromkeys(("link", "features"), 0.0)}, {"weighting": "pcgrad"}])
+@pytest.mark.parametrize("zero", [{}, {"weighting": "pcgrad"}, {"schedule": "fade"}])
 def test_single_task_learning_on_a_graph(zero: dict[str, Any], tmp_path: Path) -> None:
     """Weights of zero, and other ways of weighting one task, are the model with one head, to the last bit."""
     alone, weights = result(defined(NODES), tmp_path / "a")
-    other, found = result(defined(NODES, **zero), tmp_path / "b")
+    none = dict.fromkeys(("link", "features"), 0.0)
+    other, found = result(defined(NODES, auxiliaries=none, **zero), tmp_path / "b")
     assert alone == other and weights.keys() == found.keys()
     assert all(torch.equal(found[name], weight) for name, weight in weights.items())
 
@@ -279,13 +280,15 @@ def test_few_of_each_class_are_the_seeds() -> None:
         few_of_each(labels, 11, 4, "set")
 
 
-def test_what_weighs_the_losses_does_not_decay() -> None:
-    definition = defined(NODES, {"decay": "all"}, auxiliaries={"link": 1.0}, weighting="uncertainty")
+@pytest.mark.parametrize(("sharing", "free"), [("hard", 1), ("cross-stitch", 3)])
+def test_what_weighs_the_losses_or_the_towers_does_not_decay(sharing: str, free: int) -> None:
+    plan = {"auxiliaries": {"link": 1.0}, "weighting": "uncertainty", "sharing": sharing}
+    definition = defined(NODES, {"decay": "all"}, **plan)
     model = built(definition, data.load(name="digits"))
     optimizer = optimizer_of(model, definition.train)
     assert optimizer is not None
     by_decay = {bool(group["weight_decay"]): len(group["params"]) for group in optimizer.param_groups}
-    assert by_decay[False] == 1 and by_decay[True] == len(list(model.parameters())) - 1
+    assert by_decay[False] == free and by_decay[True] == len(list(model.parameters())) - free
 
 
 # --- what is refused
@@ -338,6 +341,12 @@ def test_sections_that_do_not_go_together() -> None:
         ({"auxiliaries": {"coarse": 1.0}, "groups": None}, "needed groups of classes for 'coarse'"),
         ({"strength": 2.0}, "strength is 2.0, which sharing = 'hard' does not look at"),
         ({"experts": 5, "sharing": "soft"}, "experts is 5, which sharing = 'soft' does not look at"),
+        ({"weighting": "pcgrad", "sharing": "soft", "auxiliaries": {"link": 1.0}}, "weighting is 'pcgrad', and in"),
+        ({"log_conflicts": True, "sharing": "soft-trace-norm"}, "log_conflicts is True, and in"),
+        ({"weighting": "dwa"}, "weighting is 'dwa', which is nothing without auxiliaries"),
+        ({"sharing": "soft"}, "sharing is 'soft', which is nothing without auxiliaries"),
+        ({"schedule": "fade"}, "schedule is 'fade', which is nothing without auxiliaries"),
+        ({"log_conflicts": True}, "log_conflicts is True, which is nothing without auxiliaries"),
         ({"sharing": "firm"}, "unknown value for test, .multitask.: sharing: 'firm'"),
     ],
 )
@@ -350,7 +359,7 @@ def test_a_plan_changes_the_key_and_its_absence_does_not() -> None:
     table = {key: value for key, value in NODES.items() if key != "multitask"}
     plain = experiment.from_table("x", table, "test")
     assert plain.multitask is None
-    assert len({plain.key(), defined(NODES).key(), defined(NODES, weighting="dwa").key()}) == 3
+    assert len({plain.key(), defined(NODES).key(), defined(NODES, labels_per_class=3).key()}) == 3
 
 
 def test_what_else_is_refused() -> None:
@@ -359,6 +368,8 @@ def test_what_else_is_refused() -> None:
     table = {**NODES, "model": {"name": "label-propagation"}}
     with pytest.raises(ValueError, match="label-propagation gives no features for other tasks"):
         built(defined(table), data.load(name="digits"))
+    with pytest.raises(ValueError, match=r"train\.recompute is for a model of one task"):
+        built(defined(NODES, {"recompute": True}), data.load(name="digits"))
     known = data.load(name="digits-images")
     with pytest.raises(ValueError, match=r"train\.log_gradient is of the first layer of a model of one task"):
         task(known, defined(IMAGES, {"log_gradient": True}).train, built(defined(IMAGES), known), plan=Plan())
