@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,6 @@ class CrossStitch(Sharing):
 
 
 def _stages(tower: Any) -> list[Any]:
-    if hasattr(tower, "stages"):
+    if inspect.ismethod(getattr(tower, "stages", None)):  # else it is a part of the tower that is called so
         return tower.stages()
     return list(tower) if isinstance(tower, nn.Sequential) else [tower]

@@ -61,6 +61,21 @@ def test_later_stages_get_the_other_inputs_too() -> None:
     torch.testing.assert_close(model(torch.ones(2), 3.0)["b"], torch.full((2,), 6.0))
 
 
+def test_a_part_that_is_called_stages_is_no_list_of_them() -> None:
+    class Staged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stages = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 2)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.stages[1](self.stages[0](x).tanh())
+
+    parts, x = {task: Staged() for task in "ab"}, torch.randn(5, 3)
+    model = CrossStitch(parts, heads("a", "b"))
+    assert len(model.mixtures) == 1
+    torch.testing.assert_close(model(x)["a"], 0.9 * parts["a"](x) + 0.1 * parts["b"](x))
+
+
 def test_stages_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="'a': 2, 'b': 1"):
         CrossStitch({"a": nn.Sequential(nn.ReLU(), nn.ReLU()), "b": nn.ReLU()}, heads("a", "b"))
