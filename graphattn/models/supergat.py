@@ -25,6 +25,14 @@ class ScoredGATConv(nn.Module):
             self._entered = x
         return self.conv(x, edge_index, **options)
 
+    def train(self, mode: bool = True) -> ScoredGATConv:
+        if not mode:
+            self._entered = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_entered": None}  # a copy has seen nothing
+
     def pair_logits(self, pairs: Tensor) -> Tensor:
         """[P, H]: before the softmax, of edges from pairs[0] to pairs[1], of [2, P], on what entered last; once.
 
@@ -35,6 +43,7 @@ class ScoredGATConv(nn.Module):
         if x is None:
             raise RuntimeError("no input is left to score: call the layer once, in training, before pair_logits")
         conv = self.conv
+        x = x.to(conv.lin.weight.dtype)  # in mixed precision it is of another
         weight = conv.lin.weight.view(conv.heads, conv.out_channels, -1)
         vectors = (conv.att_src, conv.att_dst)
         scores = [F.linear(x, torch.einsum("hd,hdf->hf", vector.squeeze(0), weight)) for vector in vectors]

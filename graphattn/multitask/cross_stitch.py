@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,9 @@ from graphattn.multitask.sharing import Sharing
 
 
 def stitched(weights: Tensor, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """x_t = sum_s weights[t, s] features[s], of weights [T, T] and T features of one shape."""
-    return torch.tensordot(weights, torch.stack(list(features)), 1).unbind()
+    """x_t = sum_s weights[t, s] features[s], of weights [T, T] and T features of one shape, in their precision."""
+    stacked = torch.stack(list(features))
+    return torch.tensordot(weights.to(stacked.dtype), stacked, 1).unbind()
 
 
 class CrossStitch(Sharing):
@@ -54,8 +56,11 @@ class CrossStitch(Sharing):
     def trunk_of(self, task: str) -> nn.Module:
         return self.towers[task]
 
+    def run_for(self, task: str) -> nn.Module:
+        return self.towers
+
 
 def _stages(tower: Any) -> list[Any]:
-    if hasattr(tower, "stages"):
+    if inspect.ismethod(getattr(tower, "stages", None)):  # else it is a part of the tower that is called so
         return tower.stages()
     return list(tower) if isinstance(tower, nn.Sequential) else [tower]

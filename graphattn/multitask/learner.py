@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from graphattn.multitask.sharing import Sharing
+from graphattn.multitask.statistics import statistics_left_alone
 from graphattn.multitask.weighting import Weighting
 
 
@@ -26,5 +27,16 @@ class Learner(nn.Module):
             )
         self.sharing, self.weighting = sharing, weighting
 
-    def forward(self, *inputs: Any, tasks: Iterable[str] | None = None) -> dict[str, Tensor]:
-        return self.sharing(*inputs, tasks=tasks)
+    def forward(
+        self, *inputs: Any, tasks: Iterable[str] | None = None, beside: tuple[Any, ...] | None = None
+    ) -> dict[str, Tensor]:
+        """Of all tasks, or of those that are named.
+
+        With `beside`, the tasks that are not named have these inputs, in a pass of their own behind the first: batch
+        norms see either by itself, and what they keep of the main task's trunk is of the first pass alone.
+        """
+        outputs = self.sharing(*inputs, tasks=tasks)
+        if beside is None:
+            return outputs
+        with statistics_left_alone(self.sharing.run_for(self.sharing.main)):
+            return outputs | self.sharing(*beside, tasks=[task for task in self.sharing.tasks if task not in outputs])

@@ -24,20 +24,25 @@ class Pairs(NamedTuple):
 
 
 class NodePairs:
-    """Draws them, of a graph whose `edge_index` [2, E] is sorted by sender, then receiver.
+    """Draws them, of a graph with edges `edge_index` [2, E] in any order.
 
     A pair that was drawn and is an edge, or a node with itself, does not count.
+
+    Raises:
+        ValueError: no edge.
     """
 
     def __init__(self, edge_index: Tensor, num_nodes: int) -> None:
+        if not edge_index.shape[1]:
+            raise ValueError("the graph has no edges, needed at least one to tell from other pairs")
         self.edge_index, self.num_nodes = edge_index, num_nodes
-        self._keys = edge_index[0] * num_nodes + edge_index[1]
+        self._keys = (edge_index[0] * num_nodes + edge_index[1]).sort().values
 
     def draw(self, generator: torch.Generator) -> Pairs:
         """`generator` is one of the CPU, so that they are the same on every device."""
         drawn = torch.randint(self.num_nodes, tuple(self.edge_index.shape), generator=generator).to(self._keys.device)
         keys = drawn[0] * self.num_nodes + drawn[1]
-        place = torch.searchsorted(self._keys, keys).clamp(max=max(len(self._keys) - 1, 0))
+        place = torch.searchsorted(self._keys, keys).clamp(max=len(self._keys) - 1)
         known = (self._keys[place] == keys) | (drawn[0] == drawn[1])
         ones = torch.ones(len(keys), device=keys.device)
         return Pairs(

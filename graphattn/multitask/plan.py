@@ -27,6 +27,9 @@ class Plan:
         tasks have all training data. Default: all.
     log_conflicts: the cosine of each auxiliary's gradient with the main task's, in the last step of each epoch, is
         among the measures.
+
+    Raises:
+        ValueError: numbers out of range; options that would do nothing beside the others.
     """
 
     auxiliaries: Mapping[str, float] = field(default_factory=dict)
@@ -64,6 +67,23 @@ class Plan:
                     f"{option} is {getattr(self, option)}, which sharing = {self.sharing!r} does not look at: leave it "
                     f"out, or take {' or '.join(map(repr, sharing))}"
                 )
+        for option, value in (("weighting", "pcgrad"), ("log_conflicts", True)):
+            if getattr(self, option) == value and self.sharing.startswith("soft"):
+                raise ValueError(
+                    f"{option} is {value!r}, and in sharing = {self.sharing!r} no two tasks' gradients meet: leave it "
+                    f"out, or take another sharing"
+                )
+        for option in () if self.auxiliaries else ("schedule", "sharing", "weighting", "log_conflicts"):
+            if getattr(self, option) != getattr(Plan, option):
+                raise ValueError(
+                    f"{option} is {getattr(self, option)!r}, which is nothing without auxiliaries: leave it out, or "
+                    f"give some"
+                )
+
+    @property
+    def task_gradients(self) -> bool:
+        """Whether the gradient of each task by itself is looked at."""
+        return self.weighting in ("gradnorm", "pcgrad") or self.log_conflicts
 
     @property
     def wanted(self) -> dict[str, float]:

@@ -53,6 +53,10 @@ class Sharing(nn.Module):
         """What the features of this task come from."""
         raise NotImplementedError
 
+    def run_for(self, task: str) -> nn.Module:
+        """All trunks that run where this task is asked."""
+        return self.trunk_of(task)
+
     def shared(self) -> list[nn.Parameter]:
         """The parameters before the heads that are trained."""
         of_heads = {id(p) for p in self.heads.parameters()}

@@ -22,7 +22,8 @@ class Weighting(nn.Module):
     What it knows is in its state dict, so a run goes on where it was.
 
     Raises:
-        ValueError: no task, or a weight that is negative or not finite.
+        ValueError: no task, or a weight that is negative or not finite; where the way of weighting needs all losses, a
+            weight of 0.
     """
 
     uses_gradients: ClassVar[bool] = False
@@ -36,6 +37,11 @@ class Weighting(nn.Module):
         for task, weight in weights.items():
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"the weight of {task} is {weight}, needed a finite number that is not negative")
+            if self.needs_all and not weight:
+                raise ValueError(
+                    f"the weight of {task} is 0, and {type(self).__name__} finds factors for what is there: leave the "
+                    f"task out"
+                )
         self.tasks, self.schedule = tuple(weights), schedule
         self.register_buffer("weights", torch.tensor(list(weights.values())), persistent=False)
         self.step = self.epoch = 0
@@ -58,7 +64,8 @@ class Weighting(nn.Module):
             watch: leave in `cosines` how the tasks' gradients agree in the parameters that they share.
 
         Raises:
-            ValueError: a loss of no task, or, where the way of weighting needs all of them, a loss that is missing.
+            ValueError: a loss of no task, or, where the way of weighting needs all of them, a loss that is missing or
+                a schedule that has come to 0.
         """
         scaled = self.scaled(losses, sharing)
         gradients, shared = None, sharing.shared()
@@ -89,6 +96,11 @@ class Weighting(nn.Module):
         if self.schedule is None:
             return found * self.weights
         factor = self.schedule(self.epoch)
+        if self.needs_all and not factor:
+            raise ValueError(
+                f"the schedule is 0 in epoch {self.epoch}, and {type(self).__name__} finds factors for what is there: "
+                f"take Weighting or PCGrad"
+            )
         return found * torch.cat([self.weights[:1], factor * self.weights[1:]])
 
     def get_extra_state(self) -> Tensor:

@@ -46,6 +46,11 @@ def task(
             data for another, such as those of images for graphs.
     """
     texts = isinstance(loaded, PairSet | TextSet)
+    if plan is not None and plan.task_gradients and train.precision.endswith("mixed"):
+        raise ValueError(
+            f"train.precision is {train.precision!r}, which gives no gradients task by task, as gradnorm, pcgrad and "
+            f"log_conflicts of [multitask] need them: take '32-true', or leave these out"
+        )
     if not isinstance(loaded, PairSet) and decoding is not None:
         raise ValueError(f"[decoding] is for pairs of texts, {loaded.name} has none: leave it out")
     for option in () if texts else _OF_TEXTS:

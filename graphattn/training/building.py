@@ -25,6 +25,8 @@ def built(definition: Experiment, loaded: NodeData | GraphSet | Images | SceneSe
             cannot have.
     """
     if definition.multitask is not None:
+        if definition.train.recompute:
+            raise ValueError("train.recompute is for a model of one task: leave it out, or [multitask]")
         model: nn.Module = _of_tasks(definition, loaded)
     elif isinstance(loaded, Images | SceneSet):
         model = _of_images(definition, loaded)

@@ -24,7 +24,8 @@ class MultiTaskImages(ImageClassification):
 
     A step's `batch` images are the main task's. Auxiliaries look at the same ones; if the main task has few labels, at
     `batch` others (or all, if there are fewer), drawn from all training images. Those that are posed look at turned
-    copies of them. All go through the model together, and each task's loss is a mean over its own.
+    copies of them. Others and turned copies go through the model in a pass of their own, see `Learner`, so that the
+    main task's images are normalised as without auxiliaries. Each task's loss is a mean over its own.
 
     Measures are the main task's alone: no auxiliary is computed for them.
     """
@@ -61,24 +62,21 @@ class MultiTaskImages(ImageClassification):
         learner: Any = model
         draw = generator(learner.weighting)
         images, labels = batch
-        parts, own, asked = [images], slice(0, len(images)), (images, labels)
-        if self.tasks and self.pool is not None:
-            asked = self._drawn(draw)
-            parts.append(asked[0])
-            own = slice(len(images), len(images) + len(asked[0]))
-        rows, about = dict.fromkeys(self.tasks, own), dict.fromkeys(self.tasks, asked)
-        if posed := [name for name, task in self.tasks.items() if task.posed]:
-            turns = torch.randint(4, (len(asked[0]),), generator=draw).to(labels.device)
-            parts.append(turned(asked[0], turns))
-            count = sum(map(len, parts))
-            rows |= dict.fromkeys(posed, slice(count - len(turns), count))
-            about |= dict.fromkeys(posed, (parts[-1], turns))
-        outputs = learner(torch.cat(parts) if len(parts) > 1 else images)
-        loss = F.cross_entropy(outputs[MAIN][: len(images)], labels, label_smoothing=self.label_smoothing)
+        plain, posed = ([name for name, task in self.tasks.items() if task.posed is is_so] for is_so in (False, True))
+        asked = batch if self.pool is None or not self.tasks else self._drawn(draw)
+        about = dict.fromkeys(plain, asked)
+        if posed:
+            turns = self._turns(draw, len(asked[0])).to(labels.device)
+            about |= dict.fromkeys(posed, (turned(asked[0], turns), turns))
+        own = (MAIN, *plain) if self.pool is None else (MAIN,)
+        others = [about[names[0]][0] for names in (plain, posed) if names and names[0] not in own]
+        outputs = learner(images, tasks=own, beside=(torch.cat(others),) if others else None)
+        loss = F.cross_entropy(outputs[MAIN], labels, label_smoothing=self.label_smoothing)
         losses = {MAIN: weighted(loss, len(labels))}
         for name, task in self.tasks.items():
-            found = task.loss(outputs[name][rows[name]], *about[name])
-            losses[name] = weighted(found, len(about[name][0]))
+            seen, answers = about[name]
+            output = outputs[name][-len(seen) :] if task.posed else outputs[name][: len(seen)]
+            losses[name] = weighted(task.loss(output, seen, answers), len(seen))
         return one_loss(learner, losses, self.plan, self.steps)
 
     def measures(self, model: nn.Module) -> dict[str, float]:
@@ -95,3 +93,8 @@ class MultiTaskImages(ImageClassification):
         ids = torch.randperm(len(self.pool.train), generator=draw)[: self.batch][rank::ranks]
         ids = ids.to(self.pool.train.device)
         return self._seen(self.pool.train[ids]), self.pool.train_labels[ids]
+
+    def _turns(self, draw: torch.Generator, count: int) -> Tensor:
+        """Those of this rank's `count` images of a step."""
+        rank, ranks = number()
+        return torch.randint(4, (self.batch,), generator=draw)[rank::ranks][:count]

@@ -14,7 +14,8 @@ from graphattn.training.adabound import AdaBound, AdaBoundW
 def optimizer_of(model: nn.Module, train: Train) -> torch.optim.Optimizer | None:
     """Groups of the parameters that `train.decay` and `train.lr_of` put together; None for a model without parameters.
 
-    What weighs the losses of several tasks, the `weighting` of a `multitask.Learner`, never decays.
+    What weighs the losses of several tasks, the `weighting` of a `multitask.Learner`, never decays, nor does what mixes
+    the towers of a `multitask.CrossStitch`.
 
     Raises:
         ValueError: a name in `train.lr_of` that no parameter's name has, or two that one has; a model whose first layer
@@ -39,7 +40,7 @@ def optimizer_of(model: nn.Module, train: Train) -> torch.optim.Optimizer | None
         for decays in (True, False):
             groups[rate, decays] = {"params": [], "lr": rate, "weight_decay": train.weight_decay if decays else 0.0}
     for name, p in named:
-        groups[rates[name], decayed(name) and not name.startswith("weighting.")]["params"].append(p)
+        groups[rates[name], decayed(name) and not name.startswith(("weighting.", "sharing.mixtures."))]["params"].append(p)
     filled: list[dict[str, Any]] = [group for group in groups.values() if group["params"]]
     if train.optimizer == "sgd":
         return torch.optim.SGD(filled, lr=train.lr, momentum=train.momentum, nesterov=train.nesterov, fused=True)

@@ -20,6 +20,7 @@ def test_stitching() -> None:
     torch.testing.assert_close(first, a + 2 * b)
     torch.testing.assert_close(second, 0.5 * a - b)
     assert torch.autograd.gradcheck(lambda w, a, b: stitched(w, [a, b]), (weights, a, b))
+    assert stitched(weights.float(), [a.bfloat16(), b.bfloat16()])[0].dtype == torch.bfloat16
 
 
 def heads(*tasks: str) -> dict[str, nn.Module]:
@@ -58,6 +59,21 @@ def test_later_stages_get_the_other_inputs_too() -> None:
 
     model = CrossStitch({"a": Scaled(), "b": Scaled()}, heads("a", "b"), own=1.0)
     torch.testing.assert_close(model(torch.ones(2), 3.0)["b"], torch.full((2,), 6.0))
+
+
+def test_a_part_that_is_called_stages_is_no_list_of_them() -> None:
+    class Staged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stages = nn.ModuleList([nn.Linear(3, 4), nn.Linear(4, 2)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.stages[1](self.stages[0](x).tanh())
+
+    parts, x = {task: Staged() for task in "ab"}, torch.randn(5, 3)
+    model = CrossStitch(parts, heads("a", "b"))
+    assert len(model.mixtures) == 1
+    torch.testing.assert_close(model(x)["a"], 0.9 * parts["a"](x) + 0.1 * parts["b"](x))
 
 
 def test_stages_must_be_as_many() -> None:

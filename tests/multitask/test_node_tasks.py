@@ -50,6 +50,15 @@ def test_pairs_are_the_edges_and_as_many_that_are_none() -> None:
     assert wrong > 0, "some were drawn that do not count"
 
 
+def test_edges_come_in_any_order() -> None:
+    shuffled = EDGE_INDEX[:, torch.randperm(EDGE_INDEX.shape[1], generator=generator(1))]
+    for seed in range(5):
+        found, expected = (NodePairs(edges, NODES).draw(generator(seed)) for edges in (shuffled, EDGE_INDEX))
+        assert torch.equal(found.counts, expected.counts)
+    with pytest.raises(ValueError, match="the graph has no edges"):
+        NodePairs(EDGE_INDEX[:, :0], NODES)
+
+
 def test_pairs_repeat_with_the_generator_alone() -> None:
     first = NodePairs(EDGE_INDEX, NODES).draw(generator(3))
     before = torch.get_rng_state()

@@ -54,13 +54,25 @@ def test_weights_and_schedule() -> None:
     assert found == [6.0, 4.0, 2.0]
 
 
+@pytest.mark.parametrize("kind", [Weighting, PCGrad])
 @pytest.mark.parametrize("schedule", [None, lambda epoch: 0.0])
-def test_a_weight_of_zero_is_a_task_less(schedule: Any) -> None:
+def test_a_weight_of_zero_is_a_task_less(schedule: Any, kind: type[Weighting]) -> None:
     model, alone = shared_point(0.3, -0.7), shared_point(0.3, -0.7, tasks="a")
-    weighting = Weighting({"a": 1.0, "b": 0.0 if schedule is None else 0.4}, schedule)
+    weighting = kind({"a": 1.0, "b": 0.0 if schedule is None else 0.4}, schedule)
     weighting(toward(model, a=[1.1, 2.3], b=[-3.7, 0.9]), model).backward()
     Weighting({"a": 1.0})(toward(alone, a=[1.1, 2.3]), alone).backward()
     assert torch.equal(model.trunk.w.grad, alone.trunk.w.grad)
+
+
+@pytest.mark.parametrize("kind", [Uncertainty, DynamicAverage, GradNorm])
+def test_a_weight_of_zero_is_refused_where_factors_are_found(kind: type[Weighting]) -> None:
+    with pytest.raises(ValueError, match=f"the weight of b is 0, and {kind.__name__} finds factors"):
+        kind({"a": 1.0, "b": 0.0})
+    model, weighting = shared_point(0.3, -0.7), kind({"a": 1.0, "b": 1.0}, lambda epoch: 1.0 - epoch)
+    weighting(toward(model, a=[1.1, 2.3], b=[-3.7, 0.9]), model)
+    weighting.next_epoch()
+    with pytest.raises(ValueError, match=f"the schedule is 0 in epoch 1, and {kind.__name__} finds factors"):
+        weighting(toward(model, a=[1.1, 2.3], b=[-3.7, 0.9]), model)
 
 
 @pytest.mark.parametrize(

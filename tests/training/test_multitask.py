@@ -92,11 +92,12 @@ def _loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- without auxiliaries
 
 
-@pytest.mark.parametrize("zero", [{"auxiliaries": dict.fromkeys(("link", "features"), 0.0)}, {"weighting": "pcgrad"}])
+@pytest.mark.parametrize("zero", [{}, {"weighting": "pcgrad"}, {"schedule": "fade"}])
 def test_single_task_learning_on_a_graph(zero: dict[str, Any], tmp_path: Path) -> None:
     """Weights of zero, and other ways of weighting one task, are the model with one head, to the last bit."""
     alone, weights = result(defined(NODES), tmp_path / "a")
-    other, found = result(defined(NODES, **zero), tmp_path / "b")
+    none = dict.fromkeys(("link", "features"), 0.0)
+    other, found = result(defined(NODES, auxiliaries=none, **zero), tmp_path / "b")
     assert alone == other and weights.keys() == found.keys()
     assert all(torch.equal(found[name], weight) for name, weight in weights.items())
 
@@ -104,7 +105,9 @@ def test_single_task_learning_on_a_graph(zero: dict[str, Any], tmp_path: Path) -
 SOME = {
     "nodes": {"auxiliaries": {"link": 0.5, "features": 0.5, "degree": 0.5}},
     "images": {"auxiliaries": {"coarse": 0.5, "reconstruction": 0.5, "edges": 0.5}},
-    "images, soft": {"auxiliaries": {"coarse": 0.5, "edges": 0.5}, "sharing": "soft", "strength": 0.0},
+    "images, turned": {"auxiliaries": {"coarse": 0.5, "rotation": 0.5}},
+    "images, few labels": {"auxiliaries": {"coarse": 0.5, "rotation": 0.5}, "labels_per_class": 3},
+    "images, soft": {"auxiliaries": {"coarse": 0.5, "rotation": 0.5}, "sharing": "soft", "strength": 0.0},
 }
 
 
@@ -112,13 +115,12 @@ SOME = {
 def test_weights_that_are_zero_in_every_epoch(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the auxiliaries are computed, and the main task's numbers are still those without them.
 
-    Where they look at the same inputs: others would be in the statistics of batch norms. And where their towers draw no
-    dropout, which would come out of the same generator.
+    Where their towers draw no dropout, which would come out of the same generator.
     """
     monkeypatch.setattr("graphattn.training.multitask_building.factor", lambda *_: 0.0)
     table, train = (NODES, {"epochs": 2}) if case == "nodes" else (IMAGES, {"epochs": 2, "batch": 512})
-    alone, weights = result(defined(table, train, labels_per_class=None), tmp_path / "a")
     plan = {"labels_per_class": None, "schedule": "fade", **SOME[case]}
+    alone, weights = result(defined(table, train, labels_per_class=plan["labels_per_class"]), tmp_path / "a")
     other, found = result(defined(table, train, **plan), tmp_path / "b")
     assert alone == other
     for name, weight in weights.items():
@@ -176,6 +178,36 @@ def test_a_resumed_run_ends_as_one_never_stopped(table: dict[str, Any], weightin
     assert {f"cosine_{name}" for name in some} <= whole.keys()
 
 
+@pytest.mark.parametrize("table", [NODES, IMAGES], ids=["nodes", "images"])
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_mixed_precision(table: dict[str, Any], sharing: str, tmp_path: Path) -> None:
+    some = {"auxiliaries": NODE_TASKS if table is NODES else IMAGE_TASKS, "sharing": sharing}
+    exact, mixed = (
+        result(defined(table, {"epochs": 1, "precision": precision}, **some), tmp_path / precision)[0]
+        for precision in ("32-true", "bf16-mixed")
+    )
+    assert mixed["val_loss"] == pytest.approx(exact["val_loss"], rel=0.1) and mixed["val_loss"] != exact["val_loss"]
+    for bad in ({"log_conflicts": True}, {"weighting": "gradnorm"}, {"weighting": "pcgrad"}):
+        if sharing == "hard":
+            definition = defined(table, {"precision": "bf16-mixed"}, **some, **bad)
+            with pytest.raises(ValueError, match="train.precision is 'bf16-mixed', which gives no gradients task by"):
+                result(definition, tmp_path / "bad")
+
+
+@pytest.mark.parametrize("sharing", SHARINGS)
+def test_the_main_task_is_taken_out_after_a_step(sharing: str) -> None:
+    """Layers that keep what entered them, to be asked about it, keep none of it in copies, nor for inference."""
+    definition = defined(NODES, auxiliaries={"link": 0.5, "attention": 0.5}, sharing=sharing)
+    known: Any = loaded(definition)
+    model: Any = built(definition, known)
+    asked = task(known, definition.train, model, plan=definition.multitask)
+    asked.loss(model, known).backward()
+    asked.loss(model, known)  # and before its gradients are there
+    out = model.sharing.only().eval()(known.x, known.edge_index)
+    assert torch.equal(out, model.eval()(known.x, known.edge_index)["class"])
+    assert all(layer._entered is None for layer in model.modules() if hasattr(layer, "_entered"))
+
+
 @pytest.mark.parametrize("definition", both(), ids=["nodes", "images"])
 def test_measures_are_the_main_tasks_alone(definition: Experiment) -> None:
     """Heads of auxiliaries are not run, and what they would say changes nothing: model choice sees the main task."""
@@ -229,7 +261,7 @@ def test_few_labels_train_and_all_else_is_seen() -> None:
     model.sharing.trunk.register_forward_pre_hook(lambda _, args: shapes.append(len(args[0])))
     for batch in asked.batches():
         asked.loss(model, batch)
-    assert shapes == [16 + 16 + 16, 14 + 16 + 16], "labelled, others, and these turned"
+    assert shapes == [16, 16 + 16, 14, 16 + 16], "labelled, then others and these turned"
     nodes = MultiTaskNodes(data.load(name="digits"), Plan(labels_per_class=4))
     assert torch.bincount(nodes.data.y[nodes.data.train]).tolist() == [4] * 10
     assert set(nodes.data.train.tolist()) <= set(data.load(name="digits").train.tolist())
@@ -248,13 +280,15 @@ def test_few_of_each_class_are_the_seeds() -> None:
         few_of_each(labels, 11, 4, "set")
 
 
-def test_what_weighs_the_losses_does_not_decay() -> None:
-    definition = defined(NODES, {"decay": "all"}, auxiliaries={"link": 1.0}, weighting="uncertainty")
+@pytest.mark.parametrize(("sharing", "free"), [("hard", 1), ("cross-stitch", 3)])
+def test_what_weighs_the_losses_or_the_towers_does_not_decay(sharing: str, free: int) -> None:
+    plan = {"auxiliaries": {"link": 1.0}, "weighting": "uncertainty", "sharing": sharing}
+    definition = defined(NODES, {"decay": "all"}, **plan)
     model = built(definition, data.load(name="digits"))
     optimizer = optimizer_of(model, definition.train)
     assert optimizer is not None
     by_decay = {bool(group["weight_decay"]): len(group["params"]) for group in optimizer.param_groups}
-    assert by_decay[False] == 1 and by_decay[True] == len(list(model.parameters())) - 1
+    assert by_decay[False] == free and by_decay[True] == len(list(model.parameters())) - free
 
 
 # --- what is refused
@@ -307,6 +341,12 @@ def test_sections_that_do_not_go_together() -> None:
         ({"auxiliaries": {"coarse": 1.0}, "groups": None}, "needed groups of classes for 'coarse'"),
         ({"strength": 2.0}, "strength is 2.0, which sharing = 'hard' does not look at"),
         ({"experts": 5, "sharing": "soft"}, "experts is 5, which sharing = 'soft' does not look at"),
+        ({"weighting": "pcgrad", "sharing": "soft", "auxiliaries": {"link": 1.0}}, "weighting is 'pcgrad', and in"),
+        ({"log_conflicts": True, "sharing": "soft-trace-norm"}, "log_conflicts is True, and in"),
+        ({"weighting": "dwa"}, "weighting is 'dwa', which is nothing without auxiliaries"),
+        ({"sharing": "soft"}, "sharing is 'soft', which is nothing without auxiliaries"),
+        ({"schedule": "fade"}, "schedule is 'fade', which is nothing without auxiliaries"),
+        ({"log_conflicts": True}, "log_conflicts is True, which is nothing without auxiliaries"),
         ({"sharing": "firm"}, "unknown value for test, .multitask.: sharing: 'firm'"),
     ],
 )
@@ -319,7 +359,7 @@ def test_a_plan_changes_the_key_and_its_absence_does_not() -> None:
     table = {key: value for key, value in NODES.items() if key != "multitask"}
     plain = experiment.from_table("x", table, "test")
     assert plain.multitask is None
-    assert len({plain.key(), defined(NODES).key(), defined(NODES, weighting="dwa").key()}) == 3
+    assert len({plain.key(), defined(NODES).key(), defined(NODES, labels_per_class=3).key()}) == 3
 
 
 def test_what_else_is_refused() -> None:
@@ -328,6 +368,8 @@ def test_what_else_is_refused() -> None:
     table = {**NODES, "model": {"name": "label-propagation"}}
     with pytest.raises(ValueError, match="label-propagation gives no features for other tasks"):
         built(defined(table), data.load(name="digits"))
+    with pytest.raises(ValueError, match=r"train\.recompute is for a model of one task"):
+        built(defined(NODES, {"recompute": True}), data.load(name="digits"))
     known = data.load(name="digits-images")
     with pytest.raises(ValueError, match=r"train\.log_gradient is of the first layer of a model of one task"):
         task(known, defined(IMAGES, {"log_gradient": True}).train, built(defined(IMAGES), known), plan=Plan())
