@@ -40,7 +40,8 @@ def optimizer_of(model: nn.Module, train: Train) -> torch.optim.Optimizer | None
         for decays in (True, False):
             groups[rate, decays] = {"params": [], "lr": rate, "weight_decay": train.weight_decay if decays else 0.0}
     for name, p in named:
-        groups[rates[name], decayed(name) and not name.startswith(("weighting.", "sharing.mixtures."))]["params"].append(p)
+        apart = name.startswith(("weighting.", "sharing.mixtures."))
+        groups[rates[name], decayed(name) and not apart]["params"].append(p)
     filled: list[dict[str, Any]] = [group for group in groups.values() if group["params"]]
     if train.optimizer == "sgd":
         return torch.optim.SGD(filled, lr=train.lr, momentum=train.momentum, nesterov=train.nesterov, fused=True)

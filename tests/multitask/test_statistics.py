@@ -33,9 +33,16 @@ KINDS: dict[str, Callable[[], Sharing]] = {
 def test_batch_norms_forget_a_pass() -> None:
     norm, still = nn.BatchNorm1d(3), nn.BatchNorm1d(3, track_running_stats=False)
     x = 5 + torch.randn(7, 3)
-    with pytest.raises(RuntimeError, match="by the way"), statistics_left_alone(nn.ModuleList([norm, still])):
-        inside = norm(x)
-        raise RuntimeError("by the way")
+
+    def look() -> torch.Tensor:
+        with statistics_left_alone(nn.ModuleList([norm, still])):
+            found.append(norm(x))
+            raise RuntimeError("by the way")
+
+    found: list[torch.Tensor] = []
+    with pytest.raises(RuntimeError, match="by the way"):
+        look()
+    (inside,) = found
     assert not norm.running_mean.any() and norm.num_batches_tracked == 0
     assert torch.equal(inside, norm(x)) and norm.running_mean.all()
     assert not still.track_running_stats

@@ -190,7 +190,7 @@ def test_mixed_precision(table: dict[str, Any], sharing: str, tmp_path: Path) ->
     for bad in ({"log_conflicts": True}, {"weighting": "gradnorm"}, {"weighting": "pcgrad"}):
         if sharing == "hard":
             definition = defined(table, {"precision": "bf16-mixed"}, **some, **bad)
-            with pytest.raises(ValueError, match="train.precision is 'bf16-mixed', which gives no gradients task by"):
+            with pytest.raises(ValueError, match=r"train\.precision is 'bf16-mixed', which gives no gradients task by"):
                 result(definition, tmp_path / "bad")
 
 
