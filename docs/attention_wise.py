@@ -125,9 +125,9 @@ the batches of an epoch, and so are these; 34.54 is the loss of a network that k
 the mean absolute one of the first layer in the last step; the paper does not say how it averages.
 
 The paper's A and C, its models of two layers with batch norm, stay at chance. Here they do not where a norm's scale
-begins at 1. Where it is drawn from N(0, 0.02) like all other weights (preset `drawn`), all six seeds are at 10.0 % after
-the first epoch and five after the third; four of these learn later, and one of C stays there to the end. So the
-collapse is one of initialisation, and more epochs mostly undo it.
+begins at 1. Where it is drawn from N(0, 0.02) like all other weights (preset `drawn`), all six seeds are at 10.0 %
+after the first epoch and five after the third; four of these learn later, and one of C stays there to the end. So
+the collapse is one of initialisation, and more epochs mostly undo it.
 
 Without the sum after the convolution (`b-skip-free`) B stays at chance: see its definition.
 """

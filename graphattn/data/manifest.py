@@ -215,6 +215,8 @@ def _manifest(table: dict[str, Any], path: Path) -> Manifest:
             f"{where}, [sizes]: shape is {list(sizes.shape)} and features {sizes.features}, needed channels, rows and "
             f"columns of an image, and their product"
         )
+    if not manifest.of_texts and sizes.features < 1:
+        raise ValueError(f"{where}, [sizes]: features is {sizes.features}, needed how many a node or an image has")
     if manifest.tasks and manifest.score != "roc_auc":
         raise ValueError(f"{where}: score is {manifest.score!r}, needed 'roc_auc' for yes-or-no tasks")
     if manifest.score == "roc_auc" and sizes.classes != 2 and not manifest.tasks:

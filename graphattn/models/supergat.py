@@ -43,7 +43,8 @@ class ScoredGATConv(nn.Module):
         if x is None:
             raise RuntimeError("no input is left to score: call the layer once, in training, before pair_logits")
         conv = self.conv
-        x = x.to(conv.lin.weight.dtype)  # in mixed precision it is of another
+        if isinstance(x, Tensor):
+            x = x.to(conv.lin.weight.dtype)  # in mixed precision it is of another
         weight = conv.lin.weight.view(conv.heads, conv.out_channels, -1)
         vectors = (conv.att_src, conv.att_dst)
         scores = [F.linear(x, torch.einsum("hd,hdf->hf", vector.squeeze(0), weight)) for vector in vectors]

@@ -18,6 +18,7 @@ from graphattn.data.pinned import PinnedFile, content_sha256
 NAMES = [
     "actor",
     "amazon-computers",
+    "chain",
     "chameleon-filtered",
     "cifar10",
     "cifar100",
@@ -27,8 +28,11 @@ NAMES = [
     "digits",
     "digits-images",
     "enzymes",
+    "extracts",
     "fashion-mnist",
     "minesweeper",
+    "multi30k",
+    "multi30k-english",
     "ogbg-molhiv",
     "ogbn-arxiv",
     "ogbn-products",
@@ -39,9 +43,11 @@ NAMES = [
     "pubmed",
     "shapes",
     "squirrel-filtered",
+    "tiny-shakespeare",
     "tolokers",
 ]
-BY_BYTES = ("planetoid", "ppi", "tu", "ogbn", "ogbg", "cifar10", "cifar100", "idx")
+BY_BYTES = ("planetoid", "ppi", "tu", "ogbn", "ogbg", "cifar10", "cifar100", "idx", *manifest.TEXT_FORMATS)
+MADE = ("digits", "digits-images", "ppi-like", "shapes", "chain", "extracts")
 UNSEEN = ("ogbn", "ogbg", "cifar100")  # no file of these was at hand
 
 
@@ -54,8 +60,8 @@ def test_manifest_is_complete(name: str) -> None:
     found = manifest.read(name)
     assert found.name == name
     assert all([found.title, found.licence, found.citation, found.source])
-    assert found.sizes.edges or found.sizes.images or found.format in UNSEEN
-    assert bool(found.files) == (found.format not in ("digits", "digits-images", "ppi-like", "shapes"))
+    assert found.sizes.edges or found.sizes.images or found.sizes.sequences or found.format in UNSEEN
+    assert bool(found.files) == (found.format not in MADE)
     for file in found.files:
         if name == "ppi-rebuilt":
             assert not file.url, "these files are nowhere to be downloaded from"
@@ -112,7 +118,8 @@ def test_unknown_name_gives_the_nearest() -> None:
         ({"splits": {"public": {"val": True}}}, "val is True, needed int"),
         ({"splits": {"public": {"val": -1}}}, "val is -1, needed a number that is not negative"),
         ({"splits": {"public": 3}}, "found 3, needed a table"),
-        ({"sizes": {"nodes": 3}}, "the key 'features' is missing"),
+        ({"sizes": {"nodes": 3}}, "the key 'classes' is missing"),
+        ({"sizes": {"nodes": 3, "classes": 2}}, "features is 0, needed how many a node"),
         ({"format": "idx"}, r"shape is \[\] and features 5, needed channels, rows and columns of an image, and their"),
         (
             {"format": "idx", "sizes": {"shape": [1, 2, 3], "features": 5, "classes": 3}},

@@ -11,7 +11,7 @@ from torch_geometric.utils import add_self_loops, degree
 
 from graphattn import models
 from graphattn.conv import SparseFeatures
-from graphattn.models import DETECTORS, GRAPH_MODELS, IMAGE_MODELS, MODELS
+from graphattn.models import DETECTORS, GRAPH_MODELS, IMAGE_MODELS, MODELS, TEXT_MODELS
 from graphattn.models.cheb import ChebConv
 from graphattn.topology import from_networkx
 
@@ -272,14 +272,16 @@ def test_nodes_that_no_label_reaches_are_undecided():
 
 
 def test_every_model_is_listed_by_name():
-    for listed in (DETECTORS, GRAPH_MODELS, IMAGE_MODELS, MODELS):
+    kinds = (DETECTORS, GRAPH_MODELS, IMAGE_MODELS, TEXT_MODELS)
+    for listed in (*kinds, MODELS):
         assert sorted(listed) == list(listed)
-    assert len(MODELS) == len(GRAPH_MODELS) + len(IMAGE_MODELS) + len(DETECTORS), "no name is used twice"
+    assert len(MODELS) == sum(map(len, kinds)), "no name is used twice"
     assert set(models.__all__) == {
         "DETECTORS",
         "GRAPH_MODELS",
         "IMAGE_MODELS",
         "MODELS",
+        "TEXT_MODELS",
         "GraphNetwork",
         "MoleculeEncoder",
     }
