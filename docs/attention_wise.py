@@ -129,7 +129,8 @@ begins at 1. Where it is drawn from N(0, 0.02) like all other weights (preset `d
 after the first epoch and five after the third; four of these learn later, and one of C stays there to the end. So
 the collapse is one of initialisation, and more epochs mostly undo it.
 
-Without the sum after the convolution (`b-skip-free`) B stays at chance: see its definition.
+Without the sum after the convolution (`b-skip-free`) B stays at chance as it is described: the variance of the gates
+is far below the epsilon of their norm. With an epsilon that does not outweigh it (preset `unshrunk`) it learns.
 """
 
 
