@@ -63,11 +63,11 @@ class CapturedGradients:
         return self._loss.clone()
 
     def _record(self, batch: Sequence[Tensor]) -> None:
-        device = _device_of(self._model)
         if not (isinstance(batch, tuple) and all(isinstance(tensor, Tensor) for tensor in batch)):
             raise ValueError(
                 f"a step is captured on tensors, a batch here is a {type(batch).__name__}: leave out --cuda-graph"
             )
+        device = _device_of(self._model)
         held = tuple(tensor.clone() for tensor in batch)
         with torch.cuda.device(device), _as_before(list(self._model.buffers()), device):
             self._graph, self._loss = _recorded(lambda: self._gradients(held), self._optimizer)

@@ -159,10 +159,8 @@ def test_captured_batches_train_as_those_that_are_not(tmp_path: Path) -> None:
     assert counted and all(states[0][name] == states[1][name] == 3 * task.steps for name in counted)
 
 
-@pytest.mark.gpu
-@needs_gpu
 def test_batches_that_are_not_tensors_are_refused() -> None:
-    model = nn.Linear(2, 2, device="cuda")
+    model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="a batch here is a str: leave out --cuda-graph"):
         CapturedGradients(lambda batch: model(batch[0]).sum(), model, optimizer)("some graphs")  # type: ignore[arg-type]
