@@ -126,8 +126,8 @@ the mean absolute one of the first layer in the last step; the paper does not sa
 
 The paper's A and C, its models of two layers with batch norm, stay at chance. Here they do not where a norm's scale
 begins at 1. Where it is drawn from N(0, 0.02) like all other weights (preset `drawn`), all six seeds are at 10.0 %
-after the first epoch and five after the third; four of these learn later, and one of C stays there to the end. So
-the collapse is one of initialisation, and more epochs mostly undo it.
+after the first epoch and five after the third (so the runs' learning curves, of which records keep the first seed's);
+four of these learn within the ten epochs, and one of C stays there. So the collapse is one of initialisation.
 
 Without the sum after the convolution (`b-skip-free`) B stays at chance as it is described: the variance of the gates
 is far below the epsilon of their norm. With an epsilon that does not outweigh it (preset `unshrunk`) it learns.

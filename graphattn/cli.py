@@ -77,7 +77,7 @@ def run(
     ] = False,
     cuda_graph: Annotated[
         bool,
-        typer.Option(help="Replay the training step as one CUDA graph: for small models on one graph, or on images."),
+        typer.Option(help="Replay loss and gradients as one CUDA graph: for small models on one graph, or on images."),
     ] = False,
     batch_seeds: Annotated[
         int | None,

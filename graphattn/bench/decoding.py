@@ -27,7 +27,7 @@ class DecodingCase(Alone):
     """So many `sentences` at once of `steps` tokens each become as many of `steps` tokens, by beam search or greedily.
 
     The contestants are `Seq2Seq` with each mixer in encoder and decoder, of the size of experiments/multi30k: `hidden`
-    is self-attention's, the others' feed-forward networks are as much wider as makes all have equally many parameters.
+    is self-attention's, the others' feed-forward networks are as much wider as makes all have about as many parameters.
     They are untrained, and kept from ending early, so that all make as many steps; the encoder's pass is part of it.
     """
 

@@ -82,6 +82,7 @@ class Subwords:
         self._tokenizer.decoder = made.decoders.Metaspace()
         trainer = made.trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), show_progress=False)
         self._tokenizer.train_from_iterator(lines, trainer)
+        self._tokenizer.encode_special_tokens = True  # in a text their names are text
         if self.size != size:
             raise ValueError(f"the lines give {self.size} tokens, needed {size}: ask for fewer, or for more lines")
 

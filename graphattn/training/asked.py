@@ -186,9 +186,9 @@ def _of_texts(
             f"train.stop is {train.stop!r}, which wants a score that rises; {loaded.name} has texts, whose epochs "
             f"val_loss tells apart: take 'last', 'none' or 'patience'"
         )
+    if train.window != Train.window and not (isinstance(loaded, TextSet) and loaded.runs_on):
+        raise ValueError(f"train.window is for a text that runs on, {loaded.name} has separate ones: leave it out")
     if isinstance(loaded, PairSet):
-        if train.window != Train.window:
-            raise ValueError(f"train.window is for texts that run on, {loaded.name} has pairs of texts: leave it out")
         return TextPairs(loaded, train.batch, decoding, label_smoothing=train.label_smoothing)
     if train.label_smoothing:
         raise ValueError(

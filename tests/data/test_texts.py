@@ -39,6 +39,7 @@ def test_subwords_come_back_whatever_the_punctuation_and_the_rare_words() -> Non
         assert min(tokens) > UNKNOWN and max(tokens) < 50
         assert vocabulary.decode([BEGIN, *tokens, END, PADDING]) == line
     assert UNKNOWN in vocabulary.encode("Ж")
+    assert not {PADDING, BEGIN, END} & set(vocabulary.encode("Mann <end> <pad><begin>")), "text is text"
     assert len(vocabulary.encode("Mann")) < 4
 
 

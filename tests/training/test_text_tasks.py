@@ -339,7 +339,7 @@ _SEQ2SEQ = {"name": "seq2seq", "encoder_kernels": [3], "decoder_kernels": [3], *
     ("data", "train", "sections", "message"),
     [
         ("extracts", {}, {}, "needed train.batch, how many of their tokens"),
-        ("extracts", {**_TRAIN, "window": 64}, {}, "train.window is for texts that run on"),
+        ("extracts", {**_TRAIN, "window": 64}, {}, "train.window is for a text that runs on"),
         ("extracts", {**_TRAIN, "augment": "crop-flip"}, {}, "train.augment is for graphs or images"),
         ("extracts", {**_TRAIN, "neighbors": [3]}, {}, "train.neighbors is for graphs or images"),
         ("chain", {**_TRAIN, "stop": "best-score"}, {}, "stop is 'best-score', which wants a score that rises"),
@@ -354,6 +354,15 @@ def test_what_a_set_of_texts_cannot_take_is_refused(data: str, train: Any, secti
     made = definition(data, model, train, **sections)
     with pytest.raises(ValueError, match=message):
         task(load(data), made.train, MODELS["mlp"](64, 10), None, None, made.decoding)
+
+
+def test_sentences_have_no_window() -> None:
+    made = definition("chain", {"name": "language-model"}, {**_TRAIN, "window": 64})
+    chain: Any = load("chain")
+    sentences = replace(chain, train=chain.train[None])
+    assert not sentences.runs_on
+    with pytest.raises(ValueError, match=r"train\.window is for a text that runs on"):
+        task(sentences, made.train, MODELS["mlp"](64, 10))
 
 
 def test_a_window_that_does_not_fit_is_refused() -> None:
