@@ -39,6 +39,7 @@ _FIRST = ("lr", "weight_decay", "decay", "epochs", "stop", "patience", "precisio
 _LATER = {"reorder": False, "standardise": False, "centre": False} | {
     k: v for k, v in asdict(Train()).items() if k not in _FIRST
 }
+_LATER_OPTIONAL = {"passes": 1}
 
 FOLDER = Path("experiments")  # of the working directory: a checkout's own, else made by the first recorded run
 _PACKAGE = Path(__file__).resolve().parent
@@ -168,10 +169,10 @@ class Experiment:
 
     def key(self) -> str:
         """Eight hex digits that change with anything that changes a seed's numbers."""
-        parts = json.dumps([_lasting(part) for part in (self.data, self.model, self.train)], sort_keys=True)
+        parts = json.dumps([_lasting(part, _LATER) for part in (self.data, self.model, self.train)], sort_keys=True)
         for name in _OPTIONAL:
             if (part := getattr(self, name)) is not None:
-                parts += name + json.dumps(asdict(part), sort_keys=True)
+                parts += name + json.dumps(_lasting(part, _LATER_OPTIONAL), sort_keys=True)
         return hashlib.sha256(parts.encode()).hexdigest()[:8]
 
 
@@ -185,9 +186,9 @@ _OPTIONAL: dict[str, type] = {
 _CHANGEABLE = ("data", "model", "train", "run", *_OPTIONAL)
 
 
-def _lasting(part: Data | Model | Train) -> dict[str, Any]:
+def _lasting(part: Any, later: Mapping[str, Any]) -> dict[str, Any]:
     """All entries, less later ones that are not used: a new entry changes no key of a definition without it."""
-    return {name: value for name, value in asdict(part).items() if name not in _LATER or value != _LATER[name]}
+    return {name: value for name, value in asdict(part).items() if name not in later or value != later[name]}
 
 
 def names() -> list[str]:

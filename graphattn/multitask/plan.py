@@ -25,6 +25,7 @@ class Plan:
     width: channels that the trunk, one of MODELS, gives the heads.
     labels_per_class: so many labelled examples of each class, drawn anew for each seed, train the main task; auxiliary
         tasks have all training data. Default: all.
+    passes: how often an epoch passes over those labelled images, after which all that validate are measured.
     log_conflicts: the cosine of each auxiliary's gradient with the main task's, in the last step of each epoch, is
         among the measures.
 
@@ -41,13 +42,14 @@ class Plan:
     weighting: Literal["fixed", "uncertainty", "dwa", "gradnorm", "pcgrad"] = "fixed"
     width: int = 64
     labels_per_class: int | None = None
+    passes: int = 1
     log_conflicts: bool = False
 
     def __post_init__(self) -> None:
         for name, weight in (*self.auxiliaries.items(), ("strength", self.strength)):
             if not math.isfinite(weight) or weight < 0:
                 raise ValueError(f"{name} is {weight}, needed a finite number that is not negative")
-        for name, least in (("experts", 1), ("width", 1), ("labels_per_class", 1)):
+        for name, least in (("experts", 1), ("width", 1), ("labels_per_class", 1), ("passes", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} is {value}, needed at least {least}")
@@ -67,6 +69,10 @@ class Plan:
                     f"{option} is {getattr(self, option)}, which sharing = {self.sharing!r} does not look at: leave it "
                     f"out, or take {' or '.join(map(repr, sharing))}"
                 )
+        if self.passes > 1 and self.labels_per_class is None:
+            raise ValueError(
+                f"passes is {self.passes}, which is of few labels only: leave it out, or give labels_per_class"
+            )
         for option, value in (("weighting", "pcgrad"), ("log_conflicts", True)):
             if getattr(self, option) == value and self.sharing.startswith("soft"):
                 raise ValueError(

@@ -115,6 +115,11 @@ def task(
             f"start without torchrun"
         )
     if plan is not None:
+        if plan.passes > 1:
+            raise ValueError(
+                f"passes of [multitask] is {plan.passes}, and an epoch of {loaded.name} is one step on the whole "
+                f"graph: leave it out, and give train.epochs"
+            )
         return MultiTaskNodes(loaded, plan)
     return NodeClassification(loaded) if labels is None else LabelInputs(loaded, labels.rate, labels.reuse)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -23,7 +24,8 @@ class MultiTaskImages(ImageClassification):
     """As ImageClassification, of a `multitask.Learner`.
 
     A step's `batch` images are the main task's. Auxiliaries look at the same ones; if the main task has few labels, at
-    `batch` others (or all, if there are fewer), drawn from all training images. Those that are posed look at turned
+    `batch` others (or all, if there are fewer), drawn from all training images, and an epoch passes over the few
+    `plan.passes` times. Those that are posed look at turned
     copies of them. Others and turned copies go through the model in a pass of their own, see `Learner`, so that the
     main task's images are normalised as without auxiliaries. Each task's loss is a mean over its own.
 
@@ -56,6 +58,14 @@ class MultiTaskImages(ImageClassification):
         )
         shape = data.train.shape[1:]
         self.tasks = {name: image_task(name, shape, data.num_classes, plan.groups) for name in plan.wanted}
+
+    @property
+    def steps(self) -> int:
+        return self.plan.passes * super().steps
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for _ in range(self.plan.passes):
+            yield from super().batches()
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         """The main task's cross-entropy and the auxiliaries' losses, as they are weighted."""

@@ -262,6 +262,11 @@ def test_few_labels_train_and_all_else_is_seen() -> None:
     for batch in asked.batches():
         asked.loss(model, batch)
     assert shapes == [16, 16 + 16, 14, 16 + 16], "labelled, then others and these turned"
+    assert model.weighting.step == asked.steps == 2
+    thrice = MultiTaskImages(known, 16, replace(definition.multitask, passes=3))  # type: ignore[type-var]
+    orders = [labels.tolist() for _, labels in thrice.batches()]
+    assert [len(labels) for labels in orders] == [16, 14] * 3 and thrice.steps == 6
+    assert len({tuple(orders[k] + orders[k + 1]) for k in (0, 2, 4)}) == 3, "each pass in an order of its own"
     nodes = MultiTaskNodes(data.load(name="digits"), Plan(labels_per_class=4))
     assert torch.bincount(nodes.data.y[nodes.data.train]).tolist() == [4] * 10
     assert set(nodes.data.train.tolist()) <= set(data.load(name="digits").train.tolist())
@@ -333,6 +338,8 @@ def test_sections_that_do_not_go_together() -> None:
         ({"experts": 0}, "experts is 0"),
         ({"width": 0}, "width is 0"),
         ({"labels_per_class": 0}, "labels_per_class is 0"),
+        ({"passes": 0}, "passes is 0"),
+        ({"passes": 2}, "passes is 2, which is of few labels only"),
         (
             {"schedule": "fade", "weighting": "dwa"},
             "schedule is 'fade', and weighting = 'dwa' finds weights of its own",
@@ -360,6 +367,7 @@ def test_a_plan_changes_the_key_and_its_absence_does_not() -> None:
     plain = experiment.from_table("x", table, "test")
     assert plain.multitask is None
     assert len({plain.key(), defined(NODES).key(), defined(NODES, labels_per_class=3).key()}) == 3
+    assert defined(IMAGES, passes=1).key() == defined(IMAGES).key() != defined(IMAGES, passes=2).key()
 
 
 def test_what_else_is_refused() -> None:
@@ -370,6 +378,9 @@ def test_what_else_is_refused() -> None:
         built(defined(table), data.load(name="digits"))
     with pytest.raises(ValueError, match=r"train\.recompute is for a model of one task"):
         built(defined(NODES, {"recompute": True}), data.load(name="digits"))
+    nodes = data.load(name="digits")
+    with pytest.raises(ValueError, match=r"passes of \[multitask\] is 2, and an epoch of digits is one step"):
+        task(nodes, defined(NODES).train, built(defined(NODES), nodes), plan=Plan(labels_per_class=3, passes=2))
     known = data.load(name="digits-images")
     with pytest.raises(ValueError, match=r"train\.log_gradient is of the first layer of a model of one task"):
         task(known, defined(IMAGES, {"log_gradient": True}).train, built(defined(IMAGES), known), plan=Plan())
