@@ -8,7 +8,7 @@
     molecules                             on sets of graphs: features are OGB's categories of atoms and bonds
     sparse, row_normalise, binary         how features are handed out: mostly zeros; rows scaled to sum 1; counts as 0/1
     standardise                           on sets of graphs: mean 0 and variance 1 over the training graphs' nodes
-    languages                             of texts: their language; of translations, from which into which
+    languages                             of translations, from which into which; of sentences, theirs
     default_split, [splits.NAME]          the splits there are, with their numbers
     [sizes]                               graphs (1 if absent), nodes, directed edges after cleaning, features, classes,
                                           edge_features (0 if absent): checked on loading. Of images: features (numbers
@@ -162,7 +162,34 @@ def files(manifest: Manifest, folder: Path | None = None) -> dict[str, Path]:
 
 def locate(manifest: Manifest, folder: Path | None = None) -> dict[str, Path]:
     """As `files`, sums not yet checked: readers do that on what they read."""
-    return {file.name: _locate(manifest, file, folder) for file in manifest.files}
+    return {file.name: locate_one(manifest, file, folder) for file in manifest.files}
+
+
+def locate_one(manifest: Manifest, file: PinnedFile, folder: Path | None = None) -> Path:
+    """Where one file of the set is, found or downloaded, its sum not yet checked.
+
+    Raises:
+        FileNotFoundError: it is nowhere and cannot be downloaded.
+    """
+    looked = []
+    for root, origin in ((folder, "--data"), (os.environ.get("GRAPHATTN_DATA"), "GRAPHATTN_DATA")):
+        if root:
+            path = Path(root) / manifest.folder / file.name
+            if path.is_file():
+                return path
+            looked.append(f"{path} ({origin})")
+    try:
+        return _download(manifest, file)
+    except (OSError, ImportError) as error:
+        looked = looked or ["no folder (neither --data nor GRAPHATTN_DATA is set)"]
+        raise FileNotFoundError(
+            f"data set {manifest.name}: the file {file.name} is not here. Looked for {', '.join(looked)}; "
+            f"downloading {file.url or 'it'} failed: {type(error).__name__}: {error}. Ways out: put the file into "
+            f"FOLDER/{manifest.folder}/ and name FOLDER by --data or the environment variable GRAPHATTN_DATA; "
+            f"connect to the network; or use the embedded set `digits`, which needs no file"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"data set {manifest.name}, {file.url}: {error}") from error
 
 
 def pins(name: str | Path, folder: Path | None = None) -> dict[str, str]:
@@ -217,33 +244,17 @@ def _manifest(table: dict[str, Any], path: Path) -> Manifest:
         )
     if not manifest.of_texts and sizes.features < 1:
         raise ValueError(f"{where}, [sizes]: features is {sizes.features}, needed how many a node or an image has")
+    if len(manifest.languages) != (needed := {"translation": 2, "sentences": 1}.get(manifest.format, 0)):
+        raise ValueError(
+            f"{where}: languages is {list(manifest.languages)}, needed {needed} for the format {manifest.format!r}"
+        )
+    if manifest.of_texts and manifest.score != "accuracy":
+        raise ValueError(f"{where}: score is {manifest.score!r}, and texts have one of their own: leave it out")
     if manifest.tasks and manifest.score != "roc_auc":
         raise ValueError(f"{where}: score is {manifest.score!r}, needed 'roc_auc' for yes-or-no tasks")
     if manifest.score == "roc_auc" and sizes.classes != 2 and not manifest.tasks:
         raise ValueError(f"{where}: score 'roc_auc' needs 2 classes, found {sizes.classes}; leave it out for accuracy")
     return manifest
-
-
-def _locate(manifest: Manifest, file: PinnedFile, folder: Path | None) -> Path:
-    looked = []
-    for root, origin in ((folder, "--data"), (os.environ.get("GRAPHATTN_DATA"), "GRAPHATTN_DATA")):
-        if root:
-            path = Path(root) / manifest.folder / file.name
-            if path.is_file():
-                return path
-            looked.append(f"{path} ({origin})")
-    try:
-        return _download(manifest, file)
-    except (OSError, ImportError) as error:
-        looked = looked or ["no folder (neither --data nor GRAPHATTN_DATA is set)"]
-        raise FileNotFoundError(
-            f"data set {manifest.name}: the file {file.name} is not here. Looked for {', '.join(looked)}; "
-            f"downloading {file.url or 'it'} failed: {type(error).__name__}: {error}. Ways out: put the file into "
-            f"FOLDER/{manifest.folder}/ and name FOLDER by --data or the environment variable GRAPHATTN_DATA; "
-            f"connect to the network; or use the embedded set `digits`, which needs no file"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"data set {manifest.name}, {file.url}: {error}") from error
 
 
 def _download(manifest: Manifest, file: PinnedFile) -> Path:

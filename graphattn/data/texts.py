@@ -28,7 +28,7 @@ def load_texts(name: str | Path, *, split: str | None = None, folder: Path | Non
 
     Raises:
         ValueError: an unknown set or split; a truncated or altered file; sizes that are wrong.
-        FileNotFoundError: a file that is neither at hand nor downloadable.
+        FileNotFoundError: a file of this split that is neither at hand nor downloadable.
         ImportError: subword tokens without the library for them.
     """
     manifest = manifests.read(name)
@@ -78,7 +78,7 @@ def _sentences(manifest: Manifest, split: str, folder: Path | None) -> TextSet:
 def _characters(manifest: Manifest, split: str, folder: Path | None) -> TextSet:
     """One file; what is last is tested, what is before that validates."""
     (file,) = manifest.files
-    text = file.read_bytes(manifests.locate(manifest, folder)[file.name]).decode("utf-8")
+    text = file.read_bytes(manifests.locate_one(manifest, file, folder)).decode("utf-8")
     recipe = manifest.splits[split]
     val, test = recipe.val or 0, recipe.test or 0
     if not 0 < val + test < len(text):
@@ -93,7 +93,7 @@ def _lines(manifest: Manifest, name: str, folder: Path | None) -> list[str]:
     file = next((file for file in manifest.files if file.name == name), None)
     if file is None:
         raise ValueError(f"{manifest.name} has no file {name}: needed one [[files]] of that name")
-    path = manifests.locate(manifest, folder)[name]
+    path = manifests.locate_one(manifest, file, folder)
     return gzip.decompress(file.read_bytes(path)).decode("utf-8").removesuffix("\n").split("\n")
 
 

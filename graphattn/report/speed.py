@@ -57,6 +57,9 @@ _SEQUENCE = """One causal sequence of 128 to 16,384 steps, 512 channels, 8 heads
 linear maps of a block's mixer. What the convolutions take grows with T, what self-attention takes with T^2, but for its
 memory where SDPA is fused (graphattn); "unfolded" multiplies matrices in which each value stands once a tap.
 """
+_DECODING = """32 sentences made token by token, by a model of each mixer with about as many parameters; how many
+tokens is in the name. What a band remembers stays as long as the band, what self-attention remembers grows with the sentence.
+"""
 _COMPARED = {"seeds": _SEEDS, "orders": _ORDERS, "depth": _DEPTH, "grid": _GRID, "sequence": _SEQUENCE}
 
 
@@ -68,6 +71,7 @@ class _Case:
         first = next(iter(self.rows.values()))
         self.name, self.op, self.graph = first["case"], first["op"], first["graph"]
         self.num_nodes, self.num_edges = int(first["N"] or 0), int(first["E"] or 0)
+        self.directions = {direction for _, direction in self.rows}
         names = list(dict.fromkeys(name for name, _ in self.rows))
         timed = {name for (name, _), row in self.rows.items() if row["p50_ms"]}
         self.ours = next((name for name in ("graphattn", "gpu", "cpu") if name in timed), "reference")
@@ -132,10 +136,14 @@ def _of_machine(rows: Sequence[dict[str, str]]) -> Iterator[str]:
         heads = "N | E | contestant | sampling, ms a batch | step, ms a batch | epoch, s | peak, GiB"
         yield _table(heads, (line for case in sampled for line in _batches(case)))
     for suite, text in _COMPARED.items():
-        if cases := _cases(rows, suite):
+        found = _cases(rows, suite)
+        if cases := [case for case in found if case.directions != {"decoding"}]:
             yield text
             heads = "case | contestant | forward, ms | step, ms | epoch, ms | × the last | peak, MiB | kept | ordering"
-            yield _table(heads, (line for case in cases for line in _compared(case)))
+            yield _filled(heads, [line for case in cases for line in _compared(case)])
+        if cases := [case for case in found if case.directions == {"decoding"}]:
+            yield _DECODING
+            yield _table("case | contestant | ms | × the last", (line for case in cases for line in _decoded(case)))
     if slower := [line for suite in _SUITES for case in _cases(rows, suite) for line in _slower(case)]:
         yield "Where a peer is faster, in milliseconds:\n"
         yield "\n".join(slower) + "\n"
@@ -193,7 +201,19 @@ def _compared(case: _Case) -> Iterator[list[str]]:
         numbers = [case.number(name, direction) for direction in ("forward", "training step", "epoch")]
         ratio = case.number(name, whole, "ratio")
         held = [case.number(name, "training step", column) for column in ("peak_mib", "kept_mib")]
-        yield [case.name, name, *map(_short, [*numbers, ratio, *held, case.number(name, "graph")])]
+        cells = [*map(_short, [*numbers, ratio, *held, case.number(name, "graph")])]
+        if not any(numbers):
+            cells[0] = case.rows[name, next(iter(case.directions))]["status"]
+        yield [case.name, name, *cells]
+
+
+def _decoded(case: _Case) -> Iterator[list[str]]:
+    """A line a contestant, compared to the last."""
+    names = [name for name, _ in case.rows]
+    last = case.number(names[-1], "decoding")
+    for name in names:
+        own = case.number(name, "decoding")
+        yield [case.name, name, _short(own), _short(last / own if last and own else None)]
 
 
 def _slower(case: _Case) -> Iterator[str]:
@@ -222,6 +242,13 @@ def _cases(rows: Iterable[dict[str, str]], suite: str) -> list[_Case]:
 def _table(heads: str, lines: Iterable[Sequence[str]]) -> str:
     rule = "|---" * len(heads.split(" | ")) + "|"
     return "\n".join([f"| {heads} |", rule, *(f"| {' | '.join(line)} |" for line in lines)]) + "\n"
+
+
+def _filled(heads: str, lines: Sequence[Sequence[str]]) -> str:
+    """As `_table`, less the columns in which nothing is."""
+    kept = [k for k in range(len(lines[0])) if any(line[k] for line in lines)]
+    names = heads.split(" | ")
+    return _table(" | ".join(names[k] for k in kept), ([line[k] for k in kept] for line in lines))
 
 
 def _slashed(values: Iterable[float | None]) -> str:

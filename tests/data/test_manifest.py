@@ -125,6 +125,16 @@ def test_unknown_name_gives_the_nearest() -> None:
             {"format": "idx", "sizes": {"shape": [1, 2, 3], "features": 5, "classes": 3}},
             r"shape is \[1, 2, 3\] and features 5",
         ),
+        (
+            {"format": "translation", "languages": ["de"]},
+            r"languages is \['de'\], needed 2 for the format 'translation'",
+        ),
+        ({"format": "sentences"}, r"languages is \[\], needed 1 for the format 'sentences'"),
+        ({"languages": ["de"]}, r"languages is \['de'\], needed 0 for the format 'planetoid'"),
+        (
+            {"format": "chain", "score": "roc_auc", "sizes": {"classes": 2}},
+            "score is 'roc_auc', and texts have one of their own",
+        ),
         ({"sizes": {"node": 3}}, "unknown key .*'node': did you mean 'nodes'"),
         ({"files": [{"name": "a", "url": "b"}]}, "needed one of sha256"),
         ({"files": [{"name": "a", "url": "b", "sha256": "", "content_sha256": ""}]}, "needed one of sha256"),

@@ -129,6 +129,14 @@ def test_what_does_not_fit_together_is_refused(write: Writer) -> None:
         load(path, folder=path.parent, dense=True)
 
 
+def test_a_split_needs_its_own_files_alone(write: Writer) -> None:
+    path = write_translation(write, early_de_gz=packed(GERMAN[:1]), early_en_gz=packed(ENGLISH[:1]))
+    for language in ("de", "en"):
+        (path.parent / "tiny" / f"early.{language}.gz").unlink()
+    loaded = load(path, folder=path.parent)
+    assert isinstance(loaded, PairSet) and len(loaded.test) == 2
+
+
 def test_sentences_are_words_and_those_seen_once_are_unknown(write: Writer) -> None:
     files = {
         f"{part}.en.gz": packed(lines) for part, lines in (("train", ENGLISH), ("val", ENGLISH[:1]), ("t", ["a dog"]))

@@ -155,11 +155,11 @@ def test_contestants_that_are_compared_among_themselves(tmp_path: Path) -> None:
     ratio = {"side by side": 2.5, "one by one": 1.0}
     made = [row | {"ratio": ratio[row["contestant"]]} for row in made]
     record(made, tmp_path / "seeds.csv")
-    assert "| seeds-cora-10 | side by side |  | 30.0 | 40.0 | 2.50 | 30.0 | 6.00 |  |" in lines(tmp_path)
-    assert "| seeds-cora-10 | one by one |  | 90.0 | 100 | 1.00 | 90.0 | 6.00 |  |" in lines(tmp_path)
+    assert "| seeds-cora-10 | side by side | 30.0 | 40.0 | 2.50 | 30.0 | 6.00 |" in lines(tmp_path)
+    assert "| seeds-cora-10 | one by one | 90.0 | 100 | 1.00 | 90.0 | 6.00 |" in lines(tmp_path)
     times = {("reordered", STEP): 30, ("reordered", "graph"): 2, ("as it comes", STEP): 60}
     record(rows("orders", "order-cora", times, op="gat", ratio=2.0), tmp_path / "orders.csv")
-    assert "| order-cora | reordered |  | 30.0 |  | 2.00 | 30.0 | 6.00 | 2.00 |" in lines(tmp_path)
+    assert "| order-cora | reordered | 30.0 | 2.00 | 30.0 | 6.00 | 2.00 |" in lines(tmp_path)
     assert not any("faster" in line for line in lines(tmp_path)[8:])
 
 
@@ -169,3 +169,19 @@ def test_what_is_for_a_gpu_stands_beside_the_layers(tmp_path: Path) -> None:
         tmp_path / "gpu.csv",
     )
     assert cells(tmp_path, "gat-products")[:5] == ["gat-products", "5", "9", "10.0", "50.0"]
+
+
+def test_sequences_and_what_is_decoded(tmp_path: Path) -> None:
+    times = {("graphattn", FORWARD): 2, ("graphattn", STEP): 5, ("matrices", FORWARD): 8, ("matrices", STEP): 20}
+    made = rows("sequence", "self-attention-9", times, op="self-attention")
+    nothing = {"p50_ms": "", "peak_mib": "", "kept_mib": "", "status": "skipped: needs about 99 GiB"}
+    skipped = [{**row, **nothing, "case": "self-attention-99"} for row in made[2:]]
+    decoded = {("light", "decoding"): 10, ("dynamic", "decoding"): 8, ("self-attention", "decoding"): 20}
+    record([*made, *skipped, *rows("sequence", "decode-9", decoded, op="greedy")], tmp_path / "sequence.csv")
+    found = lines(tmp_path)
+    assert "| self-attention-99 | matrices | skipped: needs about 99 GiB |  |  |  |" in found
+    assert found[found.index("| case | contestant | ms | × the last |") + 2 :][:3] == [
+        "| decode-9 | light | 10.0 | 2.00 |",
+        "| decode-9 | dynamic | 8.00 | 2.50 |",
+        "| decode-9 | self-attention | 20.0 | 1.00 |",
+    ]

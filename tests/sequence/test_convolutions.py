@@ -159,6 +159,7 @@ def test_the_published_counts_of_weights_at_1024_channels_31_taps_16_heads():
     assert weights(LightweightConv(1024, 31, 16)) == 496
     assert weights(LightweightConv(1024, 31, 1024)) == 31_744  # a depthwise convolution
     assert weights(DynamicConv(1024, 31, 16)) == 507_904
+    assert weights(torch.nn.Conv1d(1024, 1024, 31, bias=False)) == 32_505_856  # what they replace, 32.5 million
 
 
 def test_initial_weights_are_xavier_uniform_in_the_published_shapes():
