@@ -22,7 +22,7 @@ constexpr int TAPS = 9;
 constexpr double SMALL = 40;  // logits whose exponentials a float holds as they are
 
 // The images are cut into chunks, whatever the number of threads; each has sums of its own, added up in order.
-constexpr int64_t MOST_CHUNKS = 32, FEWEST = 4, NUMBERS = 1 << 24;  // all sums together
+constexpr int64_t MOST_CHUNKS = 32, FEWEST = 4, NUMBERS = 1 << 24;  // all sums of a kind
 
 template <class A>
 struct Tiles {

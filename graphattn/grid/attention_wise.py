@@ -36,7 +36,8 @@ class AttentionWise(nn.Module):
     before the convolution: the heads gate, others enter through the softmax's denominators alone.
 
     On the CPU, compiled kernels compute heads and convolution together, in float32 or float64, and keep no array of
-    every head; elsewhere, with `score_affine`, and where the norm or the convolution was exchanged, torch does.
+    every head; elsewhere, with `score_affine`, and where the norm or the convolution was exchanged or has hooks,
+    torch does.
 
     Args:
         channels: C.
@@ -55,7 +56,7 @@ class AttentionWise(nn.Module):
         std: of the normal distribution that all weights are drawn from; biases begin at zero.
 
     Raises:
-        ValueError: a size that is not positive, or an input of another size.
+        ValueError: a size that is not positive, a negative `score_eps`, or an input of another size.
 
     Paper: Bacochina and de Souza, Element-Wise Attention Layers: an option for optimization, arXiv:2302.05488. Its norm
     of the scores is read as one over the batch, with statistics for each head and channel.
@@ -81,6 +82,8 @@ class AttentionWise(nn.Module):
         for name, value in (("channels", channels), ("heads", heads), ("height", height), ("width", width)):
             if value < 1:
                 raise ValueError(f"{name} is {value}, needed at least 1")
+        if not score_eps >= 0:
+            raise ValueError(f"score_eps is {score_eps}, needed a number that is not negative")
         self.shape, self.heads, self.skip, self.std = (channels, height, width), heads, skip, std
         free = (heads, *self.shape)
         self.x_weight, self.y_weight = nn.Parameter(torch.empty(free)), nn.Parameter(torch.empty(free))
@@ -106,7 +109,7 @@ class AttentionWise(nn.Module):
         return self._finished(self._merged(x), x)[-1]
 
     def inspect(self, x: Tensor) -> Steps:
-        """All steps on the way to the output, by torch."""
+        """All steps on the way to the output, by torch. In training mode it moves running statistics, as `forward`."""
         self._check(x)
         found = scores(x, self.x_weight, self.y_weight, self.x_bias, self.y_bias)
         normalised = self.norm(found.flatten(1, 2)).view_as(found)
@@ -129,11 +132,12 @@ class AttentionWise(nn.Module):
             _follow(norm, mean, var, x.numel() // x.shape[1])
         if self.conv.bias is not None:
             merged = merged + self.conv.bias.view(-1, 1, 1)
-        return merged.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else merged
+        narrow = torch.is_autocast_enabled("cpu") and merged.dtype == torch.float32  # autocast leaves float64 alone
+        return merged.to(torch.get_autocast_dtype("cpu")) if narrow else merged
 
     def _is_fused(self, x: Tensor) -> bool:
         norm, weight = self.norm, self.x_weight
-        if type(norm) is not nn.BatchNorm2d or type(self.conv) is not nn.Conv2d or norm.affine:
+        if not (_bare(norm, nn.BatchNorm2d) and _bare(self.conv, nn.Conv2d)) or norm.affine or not _is_3x3(self.conv):
             return False
         there = x.device.type == weight.device.type == "cpu" and on_kernels("cpu")
         exact = weight.dtype in (torch.float32, torch.float64)
@@ -151,6 +155,18 @@ class AttentionWise(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{' x '.join(map(str, self.shape))}, heads={self.heads}, skip={self.skip}"
+
+
+def _bare(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is but its weights: of this class itself, without hooks or what some libraries add instead."""
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return type(module) is kind and not hooks and "forward" not in vars(module)
+
+
+def _is_3x3(conv: nn.Conv2d) -> bool:
+    """Whether it is the layer's own convolution but for its weights."""
+    sizes = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
+    return sizes == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
 
 
 @torch.no_grad()

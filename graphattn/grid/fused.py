@@ -81,6 +81,7 @@ def _(grad, x, x_weight, y_weight, x_bias, y_bias, conv, mean, var, eps, trainin
 
 def _save(ctx: Any, inputs: tuple, output: Result) -> None:
     *tensors, mean, _, eps = inputs
+    ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*tensors, *output[1:])
     ctx.rest = eps, mean is None
 
@@ -89,6 +90,8 @@ def _gradient(ctx: Any, grad: Tensor, *_: Tensor) -> tuple:
     saved = ctx.saved_tensors
     eps, training = ctx.rest
     if torch.is_grad_enabled():  # a second derivative is wanted
+        # Views, lest a way from one input to another, or to itself as another, be gone back twice.
+        saved = [tensor if tensor is None else tensor.view_as(tensor) for tensor in saved]
         given: Any = (*saved[:6], None, None, eps) if training else (*saved, eps)
         wanted = [tensor for tensor in saved[:6] if tensor is not None and tensor.requires_grad]
         found = iter(torch.autograd.grad(reference.merged(*given), wanted, grad, create_graph=True))

@@ -39,6 +39,8 @@ class AttentionWiseNetwork(nn.Module):
         conv_bias: bool = True,
     ) -> None:
         super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers is {num_layers}, needed at least 1")
         if norm_weights == "drawn" and not batch_norm:
             raise ValueError("norm_weights is 'drawn' without batch_norm, whose scales are meant: set both")
         layers = [

@@ -58,7 +58,7 @@ linear maps of a block's mixer. What the convolutions take grows with T, what se
 memory where SDPA is fused (graphattn); "unfolded" multiplies matrices in which each value stands once a tap.
 """
 _DECODING = """32 sentences made token by token, by a model of each mixer with about as many parameters; how many
-tokens is in the name. What a band remembers stays as long as the band, what self-attention remembers grows with the sentence.
+tokens is in the name. What a band remembers stays as long as the band, what self-attention remembers grows.
 """
 _COMPARED = {"seeds": _SEEDS, "orders": _ORDERS, "depth": _DEPTH, "grid": _GRID, "sequence": _SEQUENCE}
 

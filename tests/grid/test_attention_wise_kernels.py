@@ -70,14 +70,35 @@ def test_gradients_are_those_of_small_differences(run, biases, statistics):
     assert torch.autograd.gradcheck(run, given)
 
 
-def test_second_derivatives_go_through_the_definition():
-    given = arguments((2, 1, 2, 2, 3), True, False)
+@pytest.mark.parametrize("statistics", [False, True], ids=["of the batch", "given"])
+@pytest.mark.parametrize("biases", [False, True], ids=["no biases", "biases"])
+def test_second_derivatives_go_through_the_definition(biases, statistics):
+    given = arguments((2, 1, 2, 2, 3), biases, statistics)
     assert torch.autograd.gradgradcheck(lambda *a: fused.merged(*a)[0], given)
     out = fused.merged(*given)[0]
     (grad,) = torch.autograd.grad(out.square().sum(), given[0], create_graph=True)
     expected = reference.merged(*given)
     (truth,) = torch.autograd.grad(expected.square().sum(), given[0])
     close(grad.detach(), truth)
+    assert [out.requires_grad for out in fused.merged(*given)] == [True, False, False]
+
+
+def test_gradients_that_may_be_differentiated_count_each_way_once():
+    """Where one input is another, or is made of it."""
+    made, x = layer(SHAPES["square"]), images(SHAPES["square"])
+
+    def tied(weight, x):
+        return torch.func.functional_call(made, {"x_weight": weight, "y_weight": weight}, x)
+
+    def made_of_images(weight, x):
+        return torch.func.functional_call(made, {"x_weight": weight * x.mean(0)}, x)
+
+    for call in (tied, made_of_images):
+        weight = made.x_weight.detach().requires_grad_()
+        truth = torch.autograd.grad(call(weight, x).square().sum(), (weight, x))
+        found = torch.autograd.grad(call(weight, x).square().sum(), (weight, x), create_graph=True)
+        for a, b in zip(found, truth, strict=True):
+            close(a.detach(), b)
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e4], ids=["small", "about the bound", "huge"])
@@ -85,7 +106,8 @@ def test_large_logits_neither_overflow_nor_vanish(scale):
     shape = SHAPES["wide"]
     made, x = layer(shape, torch.float32, std=scale, score_bias=True), images(shape, torch.float32)
     mine, _, theirs, _ = both(made, x)
-    wide, _ = answer(made.double(), x.double())
+    with ops.use(backend="reference"):
+        wide, _ = answer(made.double(), x.double())
     for out in (mine[0], theirs[0]):  # a logit of 1e4 is itself only known to 1e-3
         assert (out - wide).norm() <= (1e-6 + 1e-7 * scale) * wide.norm()
     assert all(grad.isfinite().all() for grad in mine[1])
@@ -217,6 +239,42 @@ def test_an_exchanged_norm_is_used():
     a = made.inspect(x).scores
     heads = (a * x.unsqueeze(1)).flatten(1, 2)
     close(made(x), torch.relu(made.conv(heads) + x))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"padding_mode": "reflect"}, {"dilation": 2, "padding": 2}, {"kernel_size": 5, "padding": 2}, {"groups": 2}],
+    ids=str,
+)
+def test_an_exchanged_convolution_is_used(options):
+    made, x = layer(SHAPES["wide"]), images(SHAPES["wide"])
+    channels = made.conv.in_channels, made.conv.out_channels
+    made.conv = torch.nn.Conv2d(*channels, **{"kernel_size": 3, "padding": 1, **options}, dtype=x.dtype)
+    close(made.eval()(x), made.inspect(x).output)
+
+
+def test_hooks_and_pruning_are_served():
+    made, x, seen = layer(SHAPES["square"]), images(SHAPES["square"]), []
+    for module in (made.norm, made.conv):
+        module.register_forward_hook(lambda module, *_: seen.append(module))
+    made(x)
+    assert seen == [made.norm, made.conv]
+    made = layer(SHAPES["square"])
+    torch.nn.utils.prune.random_unstructured(made.conv, "weight", 0.5)
+    for _ in range(2):
+        made(x).sum().backward()
+    with torch.no_grad():
+        made.conv.weight_orig.mul_(2)
+        before = made(x)
+    assert before.isfinite().all() and not torch.equal(made.conv.weight, made.conv.weight_orig)
+    close(made.eval()(x), made.inspect(x).output)
+
+
+def test_float64_stays_so_under_autocast():
+    made, x = layer(SHAPES["square"]), images(SHAPES["square"])
+    expected = made(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        close(made(x), expected)
 
 
 def test_torch_func_goes_through_the_definition():

@@ -67,6 +67,16 @@ def test_the_steps_are_what_the_docstring_says(options):
     close(made(x), steps.output)
 
 
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_each_device_computes_the_definition(options, device):
+    made, x = layer(SHAPES["wide"], **options), images(SHAPES["wide"])
+    with ops.use(backend="reference"):
+        out, grads = answer(made, x)
+    found, of = answer(made.to(device), x.detach().to(device).requires_grad_())
+    for a, b in zip([found, *of], [out, *grads], strict=True):
+        close(a.cpu(), b)
+
+
 @pytest.mark.parametrize("options", [{"score_affine": True}, {"score_bias": True}], ids=str)
 def test_scales_and_biases_that_do_nothing_at_first_are_parameters(options):
     shape = SHAPES["square"]
@@ -146,6 +156,12 @@ def test_images_of_another_size_are_refused(x):
 def test_sizes_are_positive(arguments, name):
     with pytest.raises(ValueError, match=f"{name} is 0, needed at least 1"):
         AttentionWise(*arguments)
+
+
+@pytest.mark.parametrize("eps", [-1e-5, float("nan")])
+def test_an_epsilon_is_not_negative(eps):
+    with pytest.raises(ValueError, match=f"score_eps is {eps}, needed a number that is not negative"):
+        AttentionWise(1, 4, score_eps=eps)
 
 
 def test_no_images_give_no_images():

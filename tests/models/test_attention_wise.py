@@ -146,3 +146,9 @@ def test_options_reach_every_layer() -> None:
     for layer in model.layers:
         assert (layer.skip, layer.norm.eps, layer.norm.momentum, layer.norm.affine) == (False, 1e-3, None, True)
         assert layer.x_bias is not None and layer.conv.bias is None
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_network_without_layers_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match=f"num_layers is {count}, needed at least 1"):
+        AttentionWiseNetwork(1, 10, 5, num_layers=count)
