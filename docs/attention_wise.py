@@ -137,10 +137,9 @@ products of softmaxes, and uses means over all batches in evaluation.
 _COLLAPSE = """
 ## Whether batch norm makes it collapse
 
-The paper's models of two layers with batch norm, A and C, stay at 9.99 %, and its models of four, E and G, learn. In the
-preset `drawn` a norm's scale is drawn from N(0, 0.02) as all other weights, which the paper's words include, where
-otherwise it begins at 1. That shrinks what a layer gives on a hundredfold: a likely cause, not a proven one, if the
-rows below begin at chance and those above do not.
+The paper's models of two layers with batch norm, A and C, stay at 9.99 %, and its models of four, E and G, learn. In
+the preset `drawn` a norm's scale is drawn from N(0, 0.02) as all other weights, which the paper's words include, where
+otherwise it begins at 1. That shrinks what a layer gives on a hundredfold: a likely cause, not a proven one.
 """
 
 
