@@ -29,16 +29,19 @@ class Subsample(nn.Module):
 
 
 class Project(nn.Sequential):
-    """A strided 1x1 convolution without bias, then batch norm."""
+    """A strided 1x1 convolution without bias, then batch norm, if asked."""
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, *, norm: bool) -> None:
         conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
-        super().__init__(conv, nn.BatchNorm2d(channels))
+        super().__init__(conv, *[nn.BatchNorm2d(channels)] * norm)
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
 
 
-def aligner(how: str, before: tuple[int, ...], after: tuple[int, ...], names: tuple[str, str]) -> nn.Module | None:
-    """What turns a tensor of shape [B, *before] into [B, *after]; None if they are alike.
+def aligner(
+    how: str, before: tuple[int, ...], after: tuple[int, ...], names: tuple[str, str], *, norm: bool
+) -> nn.Module | None:
+    """What turns a tensor of shape [B, *before] into [B, *after]; None if they are alike. `norm`: a projection ends in
+    a batch norm, whose running statistics can be those of one tensor only.
 
     Raises:
         ValueError: they differ and `how` is "error", or cannot be aligned so; names the two blocks.
@@ -56,4 +59,4 @@ def aligner(how: str, before: tuple[int, ...], after: tuple[int, ...], names: tu
     stride = -(-before[1] // after[1])
     if after[0] < before[0] or any(-(-b // stride) != a for b, a in zip(before[1:], after[1:], strict=True)):
         raise ValueError(f"{found}: align={how!r} adds channels and takes every n-th pixel; take scope='stage'")
-    return Subsample(after[0], stride) if how == "subsample" else Project(before[0], after[0], stride)
+    return Subsample(after[0], stride) if how == "subsample" else Project(before[0], after[0], stride, norm=norm)

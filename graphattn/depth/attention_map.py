@@ -28,10 +28,13 @@ def attention_map(model: nn.Module, x: Tensor, of: Tensor | None = None) -> Atte
     Raises:
         ValueError: the model is not wrapped, or its rule has no weights to show.
     """
-    training = model.training
-    with recorded(model) as shown:
-        model.eval()(x)
-    model.train(training)
+    training = {module: module.training for module in model.modules()}
+    try:
+        with recorded(model) as shown:
+            model.eval()(x)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
     placed = [module for module in model.modules() if isinstance(module, Placed)]
     readers = [module for module in placed if module.name in shown]
     if not readers:

@@ -66,6 +66,10 @@ class ChannelAttention(Rule):
     identity: ClassVar[bool] = False
     one_shape: ClassVar[bool] = False
 
+    @property
+    def remembers(self) -> bool:
+        return False
+
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
         return [
             Gate(ECA(p.channels) if self.reduction is None else SqueezeExcitation(p.channels, self.reduction))

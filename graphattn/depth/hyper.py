@@ -44,7 +44,7 @@ class HyperConnections(Rule):
     score: ClassVar[Score] = "static"
     normalisation: ClassVar[str] = "none"
     cost: ClassVar[str] = "O(n^2); holds n maps"
-    identity: ClassVar[bool] = True
+    identity: ClassVar[bool] = False  # but for the factor n
     replaces_shortcut: ClassVar[bool] = True
     reads_entry: ClassVar[bool] = True
 
@@ -76,8 +76,9 @@ class Connect(nn.Module):
         self.read = None if last else Coefficients(alpha, channels, axis, options.dynamic)
 
     def forward(self, x: Tensor, memory: LayerMemory) -> Tensor:
-        assert memory.entry is not None
-        streams = torch.stack(memory.values or [memory.entry] * self.streams)
+        if memory.entry is not None:
+            memory.values, memory.entry = [memory.entry] * self.streams, None
+        streams = torch.stack(memory.values)
         streams = step(streams, x, self.mixing(streams), self.spread(streams).squeeze(1))
         memory.values = list(streams.unbind())  # by themselves, so that each can be aligned
         if self.read is None:

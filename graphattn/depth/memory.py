@@ -11,7 +11,8 @@ class LayerMemory:
     """Append-only lists of the keys and values of the layers so far, never concatenated: `values` holds T tensors after
     T layers, where a concatenated cache keeps T (T + 1) / 2 of them alive for the backward pass.
 
-    entry    what entered the scope, before its first layer
+    opened    whether a scope has begun and not ended
+    entry    what entered the scope, before its first layer; None from where no layer reads it
     keys, values    one of each a layer that pushed
     state    what a rule with constant memory carries from layer to layer
     shortcut    the shortcut tensor of the block that just ran: its input, after the block's own `downsample` if any
@@ -34,7 +35,7 @@ class LayerMemory:
     def open(self, entry: Tensor) -> None:
         """Begin a scope."""
         self.reset()
-        self.entry = entry
+        self.opened, self.entry = True, entry
 
     def push(self, key: Tensor | None, value: Tensor) -> None:
         """Remember the layer that just ran. A rule whose scores need no key pushes None."""
@@ -56,5 +57,6 @@ class LayerMemory:
             self.weights[self.here] = weights.detach()
 
     def reset(self) -> None:
+        self.opened = False
         self.keys, self.values = [], []
         self.entry = self.state = self.shortcut = None

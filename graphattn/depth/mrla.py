@@ -52,6 +52,10 @@ class MRLABase(Rule):
     cost: ClassVar[str] = "O(t); holds t maps"
     identity: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_align(self)
+
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
         return [BaseLayer(_channels(place), self.dim, self.relu, self.drop_path) for place in places]
 
@@ -88,7 +92,17 @@ class MRLALight(Rule):
         if self.carry not in ("shortcut", "state"):
             raise ValueError(f"carry is {self.carry!r}, needed 'shortcut' or 'state'")
 
+    @property
+    def remembers(self) -> bool:
+        return self.carry == "state"
+
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
+        for place in places if self.carry == "shortcut" else ():
+            if place.shortcut != place.shape:
+                raise ValueError(
+                    f"block {place.name} turns {list(place.entry)} into {list(place.shape)} and has no `downsample`, "
+                    f"whose result carry='shortcut' takes: take carry='state', or blocks that have one"
+                )
         return [
             LightLayer(_channels(p), self.dim, self.carry, first=i == 0, drop_path=self.drop_path)
             for i, p in enumerate(places)
@@ -158,6 +172,11 @@ class LightLayer(nn.Module):
             out = light_scan(gates, value, self.decay, state)
         memory.state = out
         return x + self.drop_path(self.norm(out))
+
+
+def _check_align(rule: Rule) -> None:
+    if rule.align != "error":
+        raise ValueError(f"align is {rule.align!r}, and keys of heads cannot be aligned: take scope='stage'")
 
 
 def _channels(place: Place) -> int:

@@ -63,6 +63,10 @@ class MRLALightTokens(Rule):
     cost: ClassVar[str] = "O(1); holds the block's input"
     identity: ClassVar[bool] = False
 
+    @property
+    def remembers(self) -> bool:
+        return False
+
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
         return [LightTokens(_channels(place, self.class_tokens), self.dim, self.class_tokens) for place in places]
 

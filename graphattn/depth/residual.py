@@ -30,6 +30,10 @@ class Plain(Rule):
     identity: ClassVar[bool] = True
     one_shape: ClassVar[bool] = False
 
+    @property
+    def remembers(self) -> bool:
+        return False
+
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
         return [Activate(self.relu) for _ in places]
 
@@ -65,6 +69,7 @@ class Residual(Rule):
     identity: ClassVar[bool] = True
     replaces_shortcut: ClassVar[bool] = True
     reads_entry: ClassVar[bool] = True
+    holds_one: ClassVar[bool] = True
 
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
         return [Accumulate(self.relu) for _ in places]
@@ -84,5 +89,5 @@ class Accumulate(nn.Module):
         before = memory.entry if memory.state is None else memory.state
         assert before is not None
         out = before + x
-        memory.state = out.relu() if self.relu else out
+        memory.entry, memory.state = None, out.relu() if self.relu else out  # what entered is in the sum
         return memory.state

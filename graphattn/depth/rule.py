@@ -17,12 +17,13 @@ Score = Literal["constant", "static", "query-only", "key-only", "query-key", "ma
 @dataclass(frozen=True)
 class Place:
     """A block of the network behind which a rule is put: its name there, and the shapes, without the batch, of its
-    input and its output: (C, H, W) or (T, C).
+    input, its output and its shortcut, which is its input or what its own `downsample` gives: (C, H, W) or (T, C).
     """
 
     name: str
     entry: tuple[int, ...]
     shape: tuple[int, ...]
+    shortcut: tuple[int, ...]
 
     @property
     def channels(self) -> int:
@@ -40,7 +41,8 @@ class Rule(ABC):
     scope    "stage": layers of one shape are among themselves, and memory begins anew where the shape changes;
              "network": all layers; a number n: n layers at a time.
     align    what is done where the shape changes within a scope: "error"; "subsample": strided subsampling and zero
-             channels (option A of He et al.); "project": a strided 1x1 convolution with batch norm (option B).
+             channels (option A of He et al.); "project": a strided 1x1 convolution, with batch norm (option B) if the
+             rule holds one map.
 
     Facts every rule states:
 
@@ -50,6 +52,8 @@ class Rule(ABC):
     identity    at initialisation the network computes what it computes without the rule
     replaces_shortcut    it stands for the blocks' own shortcut: put it behind bare branches F(x)
     one_shape    layers that attend to each other must be of one shape, or be aligned
+    holds_one    what the memory holds where the shape changes is one map
+    remembers    a layer reads what others of its scope have left in the memory
     reads_entry    node 0 of its graph is what enters the scope, node t the t-th layer; else node 0 is the first layer
     """
 
@@ -63,6 +67,11 @@ class Rule(ABC):
     replaces_shortcut: ClassVar[bool] = False
     one_shape: ClassVar[bool] = True
     reads_entry: ClassVar[bool] = False
+    holds_one: ClassVar[bool] = False
+
+    @property
+    def remembers(self) -> bool:
+        return True
 
     def __post_init__(self) -> None:
         counted = type(self.scope) is int and self.scope >= 1

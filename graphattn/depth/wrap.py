@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graphattn.depth.align import aligner
+from graphattn.depth.bare import loads_bare
 from graphattn.depth.memory import LayerMemory
 from graphattn.depth.rule import Place, Rule
 
@@ -30,31 +31,46 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Ten
             the blocks.
 
     State dicts of the unwrapped model still load: the rule's own parameters then keep the values they have. Nothing is
-    retained between iterations. A wrapped model does not run in several threads at once (nor in `nn.DataParallel`); use
-    DDP.
+    retained between iterations. `inplace` of activations is set to False, lest they change what is remembered. A
+    wrapped model does not run in several threads at once (nor in `nn.DataParallel`); use DDP. Activation checkpointing
+    may recompute whole scopes, not single blocks of them, and what it recomputes stays held until the next pass.
 
     Raises:
-        ValueError: no or twice wrapped blocks, blocks that do not run once each, or whose shapes do not fit.
+        ValueError: no or twice wrapped blocks, blocks within each other or of two names, blocks that do not run once
+            each, or whose shapes do not fit; the model is then as it was.
         TypeError: blocks that give no tensor.
     """
     names = _matching(model, [blocks] if isinstance(blocks, str) else list(blocks))
     places = _observed(model, names, example)
-    memory = LayerMemory()
-    scopes = _scopes(places, rule.scope)
-    for number, scope in enumerate(scopes):
+    memory, made = LayerMemory(), []
+    for scope in _scopes(places, rule.scope):
         modules = rule.modules(scope)
         held = scope[0].entry  # the shape in which the memory holds what it holds
         giver = f"what enters {scope[0].name}"
         for index, (place, module) in enumerate(zip(scope, modules, strict=True)):
-            compared = rule.one_shape and (rule.reads_entry or index > 0)
-            align = aligner(rule.align, held, place.shape, (giver, place.name)) if compared else None
+            align = None
+            if rule.one_shape and (rule.reads_entry or index > 0):
+                between = (giver, place.name)
+                align = aligner(rule.align, held, place.shape, between, norm=rule.holds_one)
             placed = Placed(model.get_submodule(place.name), module, memory, place.name, align)
             placed.sources = _sources(rule, scope, index)
-            placed.opens = index == 0
-            placed.closes = number == len(scopes) - 1 and index == len(scope) - 1
-            placed.keep_shortcut()
-            model.set_submodule(place.name, placed)
+            placed.opens, placed.closes = index == 0, index == len(scope) - 1
+            placed.reads_entry, placed.remembers = rule.reads_entry, rule.remembers
+            made.append(placed)
             held, giver = place.shape, place.name
+    for placed in made:
+        placed.keep_shortcut()
+        model.set_submodule(placed.name, placed)
+    try:
+        _check(places, _observed(model, [place.name for place in places], example))
+    except Exception:
+        for placed in made:
+            placed.forget_shortcut()
+            model.set_submodule(placed.name, placed.block)
+        raise
+    for activation in model.modules() if rule.remembers else ():
+        if getattr(activation, "inplace", False) is True:
+            setattr(activation, "inplace", False)  # noqa: B010, modules have no such attribute for type checkers
     return model
 
 
@@ -90,9 +106,19 @@ class Placed(nn.Module):
         super().__init__()
         self.block, self.rule, self.align = block, rule, align
         self.memory, self.name = memory, name
-        self.opens = self.closes = False
+        self.opens = self.closes = self.reads_entry = False
+        self.remembers = True
         self.sources: list[str] = []
-        self.register_load_state_dict_pre_hook(_load_bare)
+        self.register_load_state_dict_pre_hook(loads_bare("block"))
+
+    def __getattr__(self, name: str) -> Any:
+        """What only the block has is found too: some networks look at their blocks."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name.startswith("__") or "block" not in self.__dict__.get("_modules", ()):
+                raise
+            return getattr(self.block, name)
 
     def keep_shortcut(self) -> None:
         """Let a block's `downsample` leave its result in the memory, for rules that carry the shortcut."""
@@ -100,21 +126,31 @@ class Placed(nn.Module):
         if isinstance(downsample, nn.Module):
             self.block.downsample = Kept(downsample, self.memory)
 
+    def forget_shortcut(self) -> None:
+        downsample = getattr(self.block, "downsample", None)
+        if isinstance(downsample, Kept):
+            self.block.downsample = downsample.module
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         memory = self.memory
         if self.opens:
             memory.open(x)
+        elif self.remembers and not memory.opened:
+            raise RuntimeError(
+                f"block {self.name} ran and those before it in its scope did not, whose memory it reads: run the scope "
+                f"as a whole, and recompute it as a whole if activations are recomputed"
+            )
         memory.here, memory.shortcut = self.name, x
         out = self.block(x, *args, **kwargs)
-        rest: tuple[Any, ...] = ()
-        if isinstance(out, tuple):
-            out, rest = out[0], out[1:]
+        first = out[0] if isinstance(out, tuple) else out
         if self.align is not None:
             memory.align(self.align)
-        out = self.rule(out, memory)
+        first = self.rule(first, memory)
+        if not self.reads_entry:
+            memory.entry = None  # later layers do not look at it
         if self.closes:
             memory.reset()
-        return (out, *rest) if rest else out
+        return (first, *out[1:]) if isinstance(out, tuple) else first
 
 
 class Kept(nn.Module):
@@ -123,25 +159,11 @@ class Kept(nn.Module):
     def __init__(self, module: nn.Module, memory: LayerMemory) -> None:
         super().__init__()
         self.module, self.memory = module, memory
-        self.register_load_state_dict_pre_hook(_load_bare)
+        self.register_load_state_dict_pre_hook(loads_bare("module"))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.memory.shortcut = self.module(x)
         return out
-
-
-def _load_bare(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Names of the unwrapped model become those of this one; what only this one has keeps its values."""
-    inner = "block" if isinstance(module, Placed) else "module"
-    ours = tuple(f"{prefix}{name}." for name, _ in module.named_children())
-    own = [key for key in state if key.startswith(prefix)]
-    if any(key.startswith(ours) for key in own) or not own:
-        return
-    for key in own:
-        state[f"{prefix}{inner}.{key.removeprefix(prefix)}"] = state.pop(key)
-    for name, value in module.state_dict(prefix=prefix).items():
-        if not name.startswith(f"{prefix}{inner}."):
-            state[name] = value
 
 
 def _matching(model: nn.Module, patterns: list[str]) -> list[str]:
@@ -153,9 +175,18 @@ def _matching(model: nn.Module, patterns: list[str]) -> list[str]:
             children = ", ".join(name for name, _ in model.named_children())
             raise ValueError(f"no block of the model is called {pattern!r}; its children are {children}")
         found |= dict.fromkeys(hits)
+    called: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        called.setdefault(module, []).append(name)
     for name in found:
-        if isinstance(model.get_submodule(name), Placed):
-            raise ValueError(f"block {name} is wrapped already: one rule a block")
+        block, (above, _, _) = model.get_submodule(name), name.rpartition(".")
+        if isinstance(block, Placed) or isinstance(model.get_submodule(above), Placed):
+            wrapped = name if isinstance(block, Placed) else above
+            raise ValueError(f"block {wrapped} is wrapped already: one rule a block")
+        if len(called[block]) > 1:
+            raise ValueError(f"block {name} has {len(called[block])} names, {', '.join(called[block])}: needed one")
+        if within := next((other for other in found if name.startswith(f"{other}.")), None):
+            raise ValueError(f"block {name} lies within block {within}: name one of them")
     return list(found)
 
 
@@ -168,7 +199,9 @@ def _observed(model: nn.Module, names: list[str], example: Tensor) -> list[Place
         out = out[0] if isinstance(out, tuple) and out else out
         if not isinstance(out, Tensor) or not args or not isinstance(args[0], Tensor) or out.dim() not in (3, 4):
             raise TypeError(f"block {name} gives {_kind(out)}: needed a tensor [B, C, H, W] or [B, T, C] made of one")
-        places.append(Place(name, tuple(args[0].shape[1:]), tuple(out.shape[1:])))
+        own = isinstance(getattr(model.get_submodule(name), "downsample", None), nn.Module)
+        entry, shape = tuple(args[0].shape[1:]), tuple(out.shape[1:])
+        places.append(Place(name, entry, shape, shape if own else entry))
 
     handles = [
         model.get_submodule(name).register_forward_hook(lambda _, args, out, name=name: observe(name, args, out))
@@ -188,6 +221,16 @@ def _observed(model: nn.Module, names: list[str], example: Tensor) -> list[Place
         times = ", ".join(f"{name} {ran.count(name)} times" for name in wrong)
         raise ValueError(f"each block must run once a forward pass; ran {times}: name others")
     return places
+
+
+def _check(before: list[Place], after: list[Place]) -> None:
+    """What enters the blocks has the shape it had without the rule."""
+    for old, new in zip(before, after, strict=True):
+        if old.entry != new.entry:
+            raise ValueError(
+                f"what enters block {new.name} has shape {list(new.entry)} with the rule, {list(old.entry)} without: "
+                f"this rule changes what a scope gives, so take one scope, and blocks behind which nothing else comes"
+            )
 
 
 def _kind(out: Any) -> str:

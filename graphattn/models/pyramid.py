@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from graphattn.depth.bare import loads_bare
+
 
 class Pyramid(nn.Module):
     """`x` [B, C, H, W] -> {"0": p_1, "1": p_2, ...}, finest first, each [B, channels, H_i, W_i]; of any backbone.
@@ -105,21 +107,13 @@ class Tap(nn.Module):
     def __init__(self, stage: nn.Module, kept: Kept) -> None:
         super().__init__()
         self.stage, self.kept = stage, kept
-        self.register_load_state_dict_pre_hook(_load_bare)
+        self.register_load_state_dict_pre_hook(loads_bare("stage"))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         out = self.stage(*args, **kwargs)
         if self.kept.maps is not None:
             self.kept.maps.append(out)
         return out
-
-
-def _load_bare(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Names of the bare backbone become those of this one."""
-    own = [key for key in state if key.startswith(prefix)]
-    if not any(key.startswith(f"{prefix}stage.") for key in own):
-        for key in own:
-            state[f"{prefix}stage.{key.removeprefix(prefix)}"] = state.pop(key)
 
 
 def _tapped(
@@ -139,7 +133,7 @@ def _tapped(
     try:
         maps = _observed(backbone, stages, example, kept)
         used, frozen = _reached(maps, list(learns)), _reached(maps[:frozen_stages], list(learns))
-    except ValueError:
+    except Exception:
         for name in reversed(inner_first):
             backbone.set_submodule(name, known[name])
         raise
@@ -156,10 +150,12 @@ def _observed(backbone: nn.Module, stages: Sequence[str], example: Tensor, kept:
     """The maps of `example`, with their way back to all parameters."""
     backbone.requires_grad_()
     training = {module: module.training for module in backbone.modules()}
-    with torch.enable_grad():
-        maps = kept.of(backbone.eval(), example)
-    for module, mode in training.items():
-        module.training = mode
+    try:
+        with torch.enable_grad():
+            maps = kept.of(backbone.eval(), example)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
     found = ", ".join(str(list(c.shape)) if isinstance(c, Tensor) else f"a {type(c).__name__}" for c in maps)
     if len(maps) != len(stages) or not all(isinstance(c, Tensor) and c.dim() == 4 for c in maps):
         raise ValueError(f"the stages {', '.join(stages)} gave {found or 'nothing'}; needed a map [B, C, H, W] of each")

@@ -122,4 +122,4 @@ def _shortcut(kind: Shortcut, in_channels: int, out_channels: int, stride: int) 
         return nn.Identity()
     if kind == "A":
         return Subsample(out_channels, stride)
-    return Project(in_channels, out_channels, stride)
+    return Project(in_channels, out_channels, stride, norm=True)

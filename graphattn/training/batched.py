@@ -140,7 +140,7 @@ class _Batch:
             job, course = self.jobs[place], self.courses[place]
             row = {"epoch": course.epoch, "train_loss": losses[place]}
             try:
-                check_finite(row, self.last, self.adam)
+                check_finite(row, self.last, self.adam, place)
                 rows[job.seed] = row = row | measures[place]
                 extra = penalty(course.rule, self.adam, place)
                 course.add(row, self.task.score, partial(self.stack.state_of, place), seconds, extra)

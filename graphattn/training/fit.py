@@ -66,7 +66,7 @@ def fit(
     steps or batches of tensors, most of one shape.
 
     Raises:
-        Diverged: the loss is not finite; says the epoch, the last checkpoint and what to try.
+        Diverged: the loss or the parameters are not finite; says the epoch, the last checkpoint and what to try.
         ValueError: no epochs for a model with parameters, or steps that cannot be recorded.
     """
     if optimizer is None:
@@ -189,18 +189,26 @@ def penalty(rule: Rule, optimizer: torch.optim.Optimizer, member: int | None = N
     return sum(float(decay / 2 * (p if member is None else p[member]).square().sum()) for decay, p in held)
 
 
-def check_finite(row: dict[str, float], last: Path, optimizer: torch.optim.Optimizer) -> None:
-    """A loss that is not finite is the end of a run.
+def check_finite(
+    row: dict[str, float], last: Path, optimizer: torch.optim.Optimizer, member: int | None = None
+) -> None:
+    """A loss that is not finite, or parameters that are not after the epoch's last step, are the end of a run: of one
+    of the models where the parameters are those of several, [K, ...].
 
     Raises:
-        Diverged: the row's training loss is NaN or infinite; says the epoch, the last checkpoint and what to try.
+        Diverged: says which, the epoch, the last checkpoint and what to try.
     """
+    found = f"the training loss is {row['train_loss']}"
     if math.isfinite(row["train_loss"]):
-        return
+        held = [p.detach() for group in optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.get_total_norm(held if member is None else [p[member] for p in held]))
+        if math.isfinite(norm):
+            return
+        found = f"the norm of the parameters is {norm}"
     group = optimizer.param_groups[0]
     lr = group.get("initial_lr", group["lr"])
     raise Diverged(
-        f"the training loss is {row['train_loss']} at epoch {row['epoch']}; the last good checkpoint is "
+        f"{found} at epoch {row['epoch']}; the last good checkpoint is "
         f"{last if last.exists() else 'none yet'}. Try a lower train.lr (it is {lr}), "
         f"train.precision=64-true, or ops.use(check_nan=True) to find where it begins"
     )

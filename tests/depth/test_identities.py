@@ -14,6 +14,7 @@ from graphattn.depth import (
     HyperConnections,
     LayerMemory,
     MRLABase,
+    MRLABaseTokens,
     MRLALight,
     Place,
     Rule,
@@ -28,7 +29,7 @@ B, T, C, SIZE = 2, 5, 6, 3
 
 
 def places(count: int = T) -> list[Place]:
-    return [Place(f"block{i}", (C, SIZE, SIZE), (C, SIZE, SIZE)) for i in range(count)]
+    return [Place(f"block{i}", (C, SIZE, SIZE), (C, SIZE, SIZE), (C, SIZE, SIZE)) for i in range(count)]
 
 
 def run(modules: list[nn.Module], entry: Tensor, outputs: list[Tensor]) -> list[Tensor]:
@@ -154,8 +155,26 @@ def test_light_scan_is_a_dense_dag(carry: str) -> None:
     def theirs() -> list[Tensor]:
         return [x + m.norm(dense(t)) for t, (x, m) in enumerate(zip(outputs, modules, strict=True))]
 
-    for ours, other in zip(run(modules, entry, outputs), theirs(), strict=True):
-        torch.testing.assert_close(ours, other)
+    leaves = [entry, *outputs, *(p for m in modules for p in m.parameters())]
+    agree(lambda: run(modules, entry, outputs), theirs, leaves)
+
+
+def test_mrla_base_of_tokens_is_attention_over_layers() -> None:
+    rule, tokens = MRLABaseTokens(dim=2), 1 + SIZE**2
+    modules = [m.double() for m in rule.modules([Place(f"b{i}", *[(tokens, C)] * 3) for i in range(T)])]
+    outputs = [torch.randn(B, tokens, C, dtype=torch.float64, requires_grad=True) for _ in range(T)]
+
+    def theirs() -> list[Tensor]:
+        normed = [m.norm(x) for m, x in zip(modules, outputs, strict=True)]
+        patches = [x[:, 1:].mT.reshape(B, C, SIZE, SIZE) for x in normed]
+        of_layers = zip(*(m.maps(x) for m, x in zip(modules, patches, strict=True)), strict=True)
+        q, k, v = (torch.stack(part, 1) for part in of_layers)
+        logits = torch.einsum("bihd,bjhd->bijh", q, k) * 2**-0.5
+        out = over_dag(logits, v.reshape(B, T, C // 2, -1), rule.graph(T)).reshape(B, T, C, -1).mT.unbind(1)
+        return [x + torch.cat([n[:, :1], o], 1) for x, n, o in zip(outputs, normed, out, strict=True)]
+
+    leaves = [*outputs, *(p for m in modules for p in m.parameters())]
+    agree(lambda: run(modules, outputs[0], outputs), theirs, leaves)
 
 
 @pytest.mark.parametrize("rule", [SelfAttentive(), SelfAttentive(tokens="positions", heads=3, entry=True)])
@@ -214,12 +233,15 @@ def test_attention_residuals_are_attention_at_each_position() -> None:
 
 def test_attention_residuals_in_blocks_read_sums() -> None:
     modules, outputs, entry = built(AttentionResidual(block=2)), maps(), maps(1)[0]
-    given = run(modules, entry, outputs)
-    for t, out in enumerate(given):
+
+    def read(t: int) -> Tensor:
         done = [outputs[i : i + 2] for i in range(0, t + 1, 2)]
-        read = [entry, *(sum(part[: t + 1 - 2 * i]) for i, part in enumerate(done))]
-        weights = torch.stack([keys_of(modules[t], x) for x in read]).softmax(0)
-        torch.testing.assert_close(out, sum(w.unsqueeze(1) * x for w, x in zip(weights, read, strict=True)))
+        nodes = [entry, *(sum(part[: t + 1 - 2 * i]) for i, part in enumerate(done))]
+        weights = torch.stack([keys_of(modules[t], x) for x in nodes]).softmax(0)
+        return (weights.unsqueeze(2) * torch.stack(nodes)).sum(0)
+
+    leaves = [entry, *outputs, *(p for m in modules for p in m.parameters())]
+    agree(lambda: run(modules, entry, outputs), lambda: [read(t) for t in range(T)], leaves)
 
 
 def test_two_phases_equal_one() -> None:
@@ -256,18 +278,21 @@ def test_hyper_connections_are_a_dense_dag_of_rank_n() -> None:
     """What branch t + 1 reads is sum over j of alpha^T (A_t ... A_{j+1})^T beta_j F_j, static coefficients."""
     n = 3
     modules, outputs, entry = built(HyperConnections(streams=n, dynamic=False)), maps(), maps(1)[0]
-    given = run(modules, entry, outputs)
     vectors = [torch.ones(n, dtype=torch.float64)] + [m.spread.static[:, 0] for m in modules]
     nodes = [entry, *outputs]
-    for t, out in enumerate(given):
+
+    def dense(t: int) -> Tensor:
         reader = torch.ones(n, dtype=torch.float64) if modules[t].read is None else modules[t].read.static[:, 0]
-        expected = torch.zeros_like(entry)
+        out = torch.zeros_like(entry)
         for j in range(t + 2):
             carried = vectors[j]
             for later in modules[j : t + 1]:
                 carried = later.mixing.static.T @ carried
-            expected = expected + (reader @ carried) * nodes[j]
-        torch.testing.assert_close(out, expected)
+            out = out + (reader @ carried) * nodes[j]
+        return out
+
+    leaves = [*nodes, *(p for m in modules for p in m.parameters())]
+    agree(lambda: run(modules, entry, outputs), lambda: [dense(t) for t in range(T)], leaves)
 
 
 def test_dynamic_hyper_connections_by_hand() -> None:

@@ -8,8 +8,20 @@ import pytest
 import torch
 from nets import BLOCKS, SmallNet, images
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from graphattn.depth import DepthWeighted, MRLABase, MRLALight, Plain, Residual, Rule, recorded, wrap
+from graphattn.depth import (
+    DepthWeighted,
+    MRLABase,
+    MRLALight,
+    Plain,
+    Residual,
+    Rule,
+    ScalarMix,
+    SelfAttentive,
+    recorded,
+    wrap,
+)
 from graphattn.depth.wrap import Placed
 from graphattn.layer_dags import history
 
@@ -149,6 +161,180 @@ def test_blocks_with_keywords_that_give_tuples() -> None:
     model = Tuples()
     expected = model(x)
     torch.testing.assert_close(wrap(model, "layer.*", DepthWeighted(), x)(x), expected)
+
+
+class OfOne(nn.Module):
+    """Blocks that give tuples of one tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([Single(4, 4), Single(4, 4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.layer:
+            x = block(x)[0]
+        return x
+
+
+class Single(nn.Linear):
+    def forward(self, x: Tensor) -> tuple[Tensor]:  # type: ignore[override]
+        return (super().forward(x),)
+
+
+def test_a_tuple_of_one_stays_one() -> None:
+    model, x = OfOne(), torch.randn(2, 3, 4)
+    expected = model(x)
+    torch.testing.assert_close(wrap(model, "layer.*", DepthWeighted(), x)(x), expected)
+
+
+def test_what_only_the_block_has_is_found() -> None:
+    x = torch.randn(2, 3, 4)
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0)
+    model = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    expected = model(x)
+    found = wrap(model, "layers.*", DepthWeighted(), x)
+    torch.testing.assert_close(found(x), expected)
+    assert found.layers[0].self_attn is found.layers[0].block.self_attn
+    with pytest.raises(AttributeError, match="no attribute 'selfattn'"):
+        found.layers[0].selfattn  # noqa: B018
+
+
+class Shared(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 1)
+        self.all = nn.ModuleList([self.first, nn.Conv2d(3, 3, 1)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.all[1](self.first(x))
+
+
+def test_a_block_has_one_name_and_contains_no_other() -> None:
+    with pytest.raises(ValueError, match=r"block first has 2 names, first, all\.0: needed one"):
+        wrap(Shared(), ["first", "all.1"], Plain(), images())
+    with pytest.raises(ValueError, match=r"block layer1\.0 lies within block layer1: name one of them"):
+        wrap(SmallNet(), ["layer1", "layer1.*"], Plain(), images())
+    model = wrap(SmallNet(), BLOCKS, MRLABase(), images())
+    with pytest.raises(ValueError, match=r"block layer1\.0 is wrapped already"):
+        wrap(model, "layer*.*.*", Plain(), images())
+
+
+@pytest.mark.parametrize(
+    ("blocks", "rule", "message"),
+    [
+        (BLOCKS, DepthWeighted(scope="network"), "or say how to align them"),
+        (BLOCKS, MRLALight(dim=7), "needed a multiple of dim=7"),
+        (BLOCKS, SelfAttentive(scope="stage"), r"what enters block layer2\.0 has shape \[8, 1, 1\] with the rule"),
+        (
+            ["layer2.0.conv"],
+            MRLALight(),
+            r"layer2\.0\.conv turns \[8, 8, 8\] into \[16, 4, 4\] and has no `downs",
+        ),
+    ],
+    ids=["shapes", "heads", "read in the middle", "no shortcut"],
+)
+def test_a_refusal_leaves_the_model_as_it_was(blocks: Any, rule: Rule, message: str) -> None:
+    model = SmallNet()
+    before = {name: id(module) for name, module in model.named_modules()}
+    with pytest.raises(ValueError, match=message):
+        wrap(model, blocks, rule, images())
+    assert {name: id(module) for name, module in model.named_modules()} == before
+
+
+def test_keys_of_heads_are_not_aligned() -> None:
+    with pytest.raises(ValueError, match="align is 'subsample', and keys of heads cannot be aligned"):
+        MRLABase(align="subsample")
+
+
+class Named(nn.Module):
+    """Its child is called as the one that a wrapped block has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+
+@pytest.mark.parametrize(
+    "bare",
+    [
+        lambda: nn.Sequential(Named(), Named()),
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU()),
+    ],
+    ids=["a child called block", "no parameters"],
+)
+def test_bare_state_dicts_load_whatever_the_block_is(bare: Any) -> None:
+    model, names = bare(), ["0", "1"] if len(bare()) == 2 else ["1", "3"]
+    state = {key: value.clone() for key, value in bare().state_dict().items()}
+    found = wrap(model, names, DepthWeighted(), images())
+    own = {key: value.clone() for key, value in found.state_dict().items() if ".rule." in key}
+    found.load_state_dict(state)
+    for key, value in state.items():
+        first, rest = key.split(".", 1)
+        assert torch.equal(found.state_dict()[f"{first}.block.{rest}" if first in names else key], value)
+    assert own and all(torch.equal(found.state_dict()[key], value) for key, value in own.items())
+    whole = {key: value + 1 for key, value in found.state_dict().items()}
+    found.load_state_dict(whole)
+    assert all(torch.equal(found.state_dict()[key], value) for key, value in whole.items())
+
+
+def test_activations_change_nothing_that_is_remembered() -> None:
+    def made(inplace: bool) -> nn.Sequential:
+        torch.manual_seed(0)
+        layers: list[nn.Module] = []
+        for _ in range(3):
+            layers += [nn.Conv2d(3, 3, 1), nn.ReLU(inplace=inplace)]
+        return wrap(nn.Sequential(*layers), ["0", "2", "4"], ScalarMix(), images())  # type: ignore[return-value]
+
+    x = images()
+    assert torch.equal(made(True)(x), made(False)(x))
+
+
+def test_a_projection_evaluates_as_option_b() -> None:
+    """Its batch norm saw what it sees in evaluation, and nothing else."""
+    model = wrap(SmallNet(bare=True), BLOCKS, Residual(align="project"), images())
+    for _ in range(30):
+        model(images())
+    align = next(m.align for m in model.modules() if isinstance(m, Placed) and m.align is not None)
+    assert int(align[1].num_batches_tracked) == 30
+    seen: list[Tensor] = []
+    align[0].register_forward_hook(lambda _, args, out: seen.append(out))
+    model(images())
+    mean, close = seen[0].mean((0, 2, 3)), align[1].running_mean
+    assert (mean - close).norm() < 0.5 * mean.norm() and len(seen) == 1
+    several = wrap(SmallNet(), BLOCKS, ScalarMix(scope="network", align="project"), images())
+    assert not any(
+        isinstance(m, nn.BatchNorm2d)
+        for p in several.modules()
+        if isinstance(p, Placed) and p.align
+        for m in p.align.modules()
+    )
+    assert several(images()).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "works"), [(MRLABase(), False), (MRLALight(), True), (ScalarMix(), False)], ids=["base", "light", "mix"]
+)
+def test_blocks_are_recomputed_with_their_scope(rule: Rule, works: bool) -> None:
+    def gradients(recomputed: str) -> list[Tensor]:
+        torch.manual_seed(0)
+        model, x = wrap(SmallNet(), BLOCKS, rule, images()), images()
+        for name in ("layer1", "layer2"):
+            stage = getattr(model, name)
+            for module in {"blocks": list(stage), "stages": [stage]}.get(recomputed, []):
+                plain = module.forward
+                module.forward = lambda x, plain=plain: checkpoint(plain, x, use_reentrant=False)
+        model(x).square().sum().backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    for way in ("stages", "blocks") if works else ("stages",):
+        for a, b in zip(gradients(""), gradients(way), strict=True):
+            torch.testing.assert_close(a, b)
+    if not works:
+        with pytest.raises(RuntimeError, match="ran and those before it in its scope did not"):
+            gradients("blocks")
 
 
 def test_an_error_in_a_block_leaves_nothing_for_the_next_pass() -> None:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from graphattn.depth import MRLALight, wrap
 from graphattn.depth.drop_path import DropPath
+from graphattn.depth.wrap import Placed
 from graphattn.models.efficientnet import EfficientNet, InvertedResidual
 
 
@@ -97,7 +98,9 @@ def test_layer_attention_behind_blocks_with_a_shortcut() -> None:
     before = sum(p.numel() for p in model.parameters())
     wrapped = wrap(model, chosen, MRLALight(dim=8), x)
     assert wrapped(x).shape == (2, 10)
-    assert sum(p.numel() for p in wrapped.parameters()) > before
+    added = sum(p.numel() for m in wrapped.modules() if isinstance(m, Placed) for p in m.rule.parameters())
+    assert sum(p.numel() for p in wrapped.parameters()) == before + added > before
+    assert [m.name for m in wrapped.modules() if isinstance(m, Placed)] == chosen
 
 
 def test_small_images_keep_their_resolution_at_the_stem() -> None:

@@ -242,6 +242,25 @@ def test_a_loss_that_is_not_finite_before_any_checkpoint(tmp_path: Path) -> None
         trained(tmp_path, task=Broken(DATA, at=1), checkpoint_every=NEVER)
 
 
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_step_after_which_parameters_are_not_finite_ends_the_run(tmp_path: Path, epochs: int) -> None:
+    torch.manual_seed(0)
+    model = MODELS["mlp"](DATA.num_features, DATA.num_classes, hidden=4)
+    optimizer, fabric = torch.optim.SGD(model.parameters(), lr=3e38), Fabric(accelerator="cpu", devices=1)
+    with pytest.raises(Diverged, match=r"norm of the parameters is (inf|nan) at epoch 0; .* checkpoint is none yet"):
+        fit(
+            model,
+            NodeClassification(DATA),
+            optimizer,
+            rule("last", 0, epochs),
+            fabric=fabric,
+            epochs=epochs,
+            folder=tmp_path,
+            checkpoint_every=0,
+        )
+    assert not (tmp_path / "last.pt").exists()
+
+
 def test_no_validation_loss_is_finite(tmp_path: Path) -> None:
     with pytest.raises(Diverged, match=f"no epoch of {EPOCHS} had a finite validation loss: lower train.lr"):
         trained(tmp_path, task=Broken(DATA, at=None))
