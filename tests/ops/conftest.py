@@ -31,7 +31,8 @@ def _where_a_back_end_runs(request: pytest.FixtureRequest) -> None:
     """The back end for GPUs runs on the CPU where Triton interprets it, so where there is no GPU."""
     given = request.node.callspec.params if hasattr(request.node, "callspec") else {}
     names, device = {given.get("backend"), given.get("backend_name")}, str(given.get("device", "cpu"))
-    if device == "cpu" and "gpu" in names and torch.cuda.is_available():
+    on_gpu = device == "cuda" or request.node.get_closest_marker("gpu") is not None
+    if not on_gpu and "gpu" in names and torch.cuda.is_available():
         pytest.skip("on this machine tests of the back end for GPUs are those on a GPU")
     if device == "cuda" and "cpu" in names:
         pytest.skip("the back end for CPUs does not run on a GPU")

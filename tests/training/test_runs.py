@@ -308,7 +308,10 @@ def test_a_failing_seed_is_reported_and_the_others_count(
 def test_a_diverged_seed_is_reported_with_its_advice(tmp_path: Path, inline: type[Inline]) -> None:
     found = by_seed(run_seeds(jobs(short("digits/mlp", "train.lr=1e30"), tmp_path, 1), workers=1))
     assert found[0].result is None
-    assert re.match(r"graphattn\.training\.fit\.Diverged: the (training loss|norm of the parameters) is \S+ at epoch \d", found[0].error or "")
+    assert re.match(
+        r"graphattn\.training\.fit\.Diverged: the (training loss|norm of the parameters) is \S+ at epoch \d",
+        found[0].error or "",
+    )
 
 
 @pytest.mark.parametrize("deaths", [{1: 1}, {0: 1, 2: 1}])
