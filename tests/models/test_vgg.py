@@ -68,7 +68,8 @@ def test_blocks_can_be_wrapped() -> None:
     model, x = VGG(3, 10, depth=11, width=2).double().eval(), torch.randn(1, 3, 32, 32, dtype=torch.float64)
     expected = model(x)
     close(wrap(model, "layer*.*", Plain(), x)(x), expected, "a ReLU of what is positive")
-    wrap(VGG(3, 10, depth=16, width=8), "layer*.*", MRLALight(dim=8), x.float())
+    attentive = wrap(VGG(3, 10, depth=16, width=8), "layer*.*", MRLALight(dim=8, carry="state"), x.float())
+    assert attentive(torch.randn(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_what_does_not_fit_is_refused() -> None:

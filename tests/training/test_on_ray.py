@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,20 +43,19 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Killer(threading.Thread):
-    """Kills a process that runs a seed as soon as `when` is true."""
+    """Kills a process that runs a seed as soon as `when` is true, or ends when it is `over`."""
 
     def __init__(self, when: Callable[[], bool]) -> None:
-        super().__init__()
-        self.when, self.killed = when, False
+        super().__init__(daemon=True)
+        self.when, self.killed, self.over = when, False, threading.Event()
         self.start()
 
     def run(self) -> None:
-        for _ in range(1200):
+        while not self.over.wait(0.05):
             if self.when() and (process := next(self._processes(), None)):
                 os.kill(process, signal.SIGKILL)
                 self.killed = True
                 return
-            time.sleep(0.05)
 
     def _processes(self) -> Iterator[int]:
         for folder in Path("/proc").iterdir():
@@ -79,6 +77,7 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
     long = ["train.epochs=600"]
     killer = Killer((tmp_path / "seed-0" / "last.pt").exists)
     found = numbers(run_seeds_on_ray(jobs(tmp_path, 2, *long, checkpoint_every=0.0)))
+    killer.over.set()
     killer.join()
     assert killer.killed, "the worker ended before it was killed: train longer"
     assert found == numbers(Finished(job.seed, run_seed(job)) for job in jobs(tmp_path / "alone", 2, *long))
