@@ -25,9 +25,9 @@ class MultiTaskImages(ImageClassification):
 
     A step's `batch` images are the main task's. Auxiliaries look at the same ones; if the main task has few labels, at
     `batch` others (or all, if there are fewer), drawn from all training images, and an epoch passes over the few
-    `plan.passes` times. Those that are posed look at turned
-    copies of them. Others and turned copies go through the model in a pass of their own, see `Learner`, so that the
-    main task's images are normalised as without auxiliaries. Each task's loss is a mean over its own.
+    `plan.passes` times. Those that are posed look at turned copies of them. Others and turned copies go through the
+    model in a pass of their own, see `Learner`, so that the main task's images are normalised as without auxiliaries.
+    Each task's loss is a mean over its own.
 
     Measures are the main task's alone: no auxiliary is computed for them.
     """

@@ -263,7 +263,8 @@ def test_few_labels_train_and_all_else_is_seen() -> None:
         asked.loss(model, batch)
     assert shapes == [16, 16 + 16, 14, 16 + 16], "labelled, then others and these turned"
     assert model.weighting.step == asked.steps == 2
-    thrice = MultiTaskImages(known, 16, replace(definition.multitask, passes=3))  # type: ignore[type-var]
+    assert definition.multitask is not None
+    thrice = MultiTaskImages(known, 16, replace(definition.multitask, passes=3))
     orders = [labels.tolist() for _, labels in thrice.batches()]
     assert [len(labels) for labels in orders] == [16, 14] * 3 and thrice.steps == 6
     assert len({tuple(orders[k] + orders[k + 1]) for k in (0, 2, 4)}) == 3, "each pass in an order of its own"
