@@ -67,7 +67,12 @@ def run(
     preset: Preset = None,
     set_: Overrides = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Seeds side by side; default: one a core (one on a GPU).")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Seeds side by side; default: one a core (one on a GPU). They share the cores, each with no more "
+            "threads than OMP_NUM_THREADS where that is set.",
+        ),
     ] = None,
     runs: Runs = Path("runs"),
     fresh: Annotated[bool, typer.Option(help="Forget earlier runs of this definition and begin again.")] = False,
@@ -293,10 +298,9 @@ def _run(
     if batch_seeds is not None:
         workers = 1
     workers = min(workers or (cores if device == "cpu" else 1), seeds)
-    jobs = [
-        Job(definition, seed, folder, data, device, max(1, cores // workers), cuda_graph=cuda_graph)
-        for seed in range(seeds)
-    ]
+    allowed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    threads = max(1, min(cores // workers, int(allowed) if allowed.isdigit() else cores))
+    jobs = [Job(definition, seed, folder, data, device, threads, cuda_graph=cuda_graph) for seed in range(seeds)]
     if ranks == 1:
         model, loaded, _ = prepared(replace(jobs[0], device="cpu"))
         # What is wrong with the data or the model is said here, once.

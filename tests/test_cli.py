@@ -358,11 +358,26 @@ def test_wrong_options_show_the_usage(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seeds", "asked", "workers", "threads"),
-    [(10, None, 8, 1), (2, None, 2, 4), (10, 3, 3, 2), (2, 5, 2, 4), (10, 20, 10, 1)],
+    ("seeds", "asked", "allowed", "workers", "threads"),
+    [
+        (10, None, None, 8, 1),
+        (2, None, None, 2, 4),
+        (10, 3, None, 3, 2),
+        (2, 5, None, 2, 4),
+        (10, 20, None, 10, 1),
+        (1, None, "3", 1, 3),
+        (2, None, "16", 2, 4),
+        (1, None, "2,1", 1, 2),
+    ],
 )
 def test_seeds_share_the_cores(
-    tiny: Path, monkeypatch: pytest.MonkeyPatch, seeds: int, asked: int | None, workers: int, threads: int
+    tiny: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seeds: int,
+    asked: int | None,
+    allowed: str | None,
+    workers: int,
+    threads: int,
 ) -> None:
     seen: list[Any] = []
 
@@ -373,6 +388,9 @@ def test_seeds_share_the_cores(
 
     monkeypatch.setattr(training, "run_seeds", watched)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if allowed is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", allowed)
     options = [] if asked is None else ["--workers", str(asked)]
     invoke("run", "digits/tiny", "--device", "cpu", "--seeds", str(seeds), "--data", "mine", *options)
     jobs, found = seen
