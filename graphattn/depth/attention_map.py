@@ -13,7 +13,7 @@ from graphattn.depth.wrap import ENTRY, Placed, recorded
 @dataclass(frozen=True)
 class AttentionMap:
     """`weights` [R, S]: what reader r, a block by name, gives to source s, in the mean over samples, heads and
-    positions; zero where it does not read. The first source may be what enters the network's first scope.
+    positions; zero where it does not read. The first source may be what enters a scope: for each reader, its own.
     """
 
     readers: list[str]

@@ -29,6 +29,7 @@ class IterativeAggregation(Rule):
     normalisation: ClassVar[str] = "none"
     cost: ClassVar[str] = "O(1); holds the aggregate"
     identity: ClassVar[bool] = False
+    holds_one: ClassVar[bool] = True
 
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
         return [First(), *(Refine(place.channels) for place in places[1:])]

@@ -11,7 +11,7 @@ class LayerMemory:
     """Append-only lists of the keys and values of the layers so far, never concatenated: `values` holds T tensors after
     T layers, where a concatenated cache keeps T (T + 1) / 2 of them alive for the backward pass.
 
-    opened    whether a scope has begun and not ended
+    here    the name of the layer that runs, or ran last; empty where no scope has begun, or it ended
     entry    what entered the scope, before its first layer; None from where no layer reads it
     keys, values    one of each a layer that pushed
     state    what a rule with constant memory carries from layer to layer
@@ -29,13 +29,16 @@ class LayerMemory:
 
     def __init__(self) -> None:
         self.weights: dict[str, Tensor] | None = None
-        self.here = ""
         self.reset()
+
+    def __reduce__(self) -> tuple[type[LayerMemory], tuple[()]]:
+        """What is copied or saved holds nothing, whatever an unfinished pass has left here."""
+        return type(self), ()
 
     def open(self, entry: Tensor) -> None:
         """Begin a scope."""
         self.reset()
-        self.opened, self.entry = True, entry
+        self.entry = entry
 
     def push(self, key: Tensor | None, value: Tensor) -> None:
         """Remember the layer that just ran. A rule whose scores need no key pushes None."""
@@ -57,6 +60,6 @@ class LayerMemory:
             self.weights[self.here] = weights.detach()
 
     def reset(self) -> None:
-        self.opened = False
+        self.here = ""
         self.keys, self.values = [], []
         self.entry = self.state = self.shortcut = None

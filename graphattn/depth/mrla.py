@@ -86,6 +86,7 @@ class MRLALight(Rule):
     normalisation: ClassVar[str] = "sigmoid"
     cost: ClassVar[str] = "O(1); holds one map"
     identity: ClassVar[bool] = False
+    holds_one: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -164,13 +165,14 @@ class LightLayer(nn.Module):
     def forward(self, x: Tensor, memory: LayerMemory) -> Tensor:
         query, key, value = self.maps(x)
         gates = (query * key).sum(-1) * self.maps.scale
-        state = memory.shortcut if self.carry == "shortcut" else memory.state
+        carried = memory.shortcut if self.carry == "shortcut" else memory.state
         if self.decay is None:
             out = gates.sigmoid().repeat_interleave(value.shape[1] // gates.shape[1], 1)[..., None, None] * value
         else:
-            assert state is not None
-            out = light_scan(gates, value, self.decay, state)
-        memory.state = out
+            assert carried is not None
+            out = light_scan(gates, value, self.decay, carried)
+        if self.carry == "state":
+            memory.state = out
         return x + self.drop_path(self.norm(out))
 
 

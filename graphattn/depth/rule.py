@@ -79,6 +79,8 @@ class Rule(ABC):
             raise ValueError(f"scope is {self.scope!r}, needed 'stage', 'network' or a number of layers of at least 1")
         if self.align not in ("error", "subsample", "project"):
             raise ValueError(f"align is {self.align!r}, needed 'error', 'subsample' or 'project'")
+        if self.align != "error" and not (self.one_shape and self.remembers):
+            raise ValueError(f"align is {self.align!r}, and this {type(self).__name__} aligns nothing: leave it out")
 
     @abstractmethod
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:

@@ -76,7 +76,7 @@ class SelfAttentive(Rule):
             )
         size = (1, 1) if self.tokens == "mean" else (last.shape[1], last.shape[2])
         widths = [places[0].entry_channels] * self.entry + [place.channels for place in places]
-        read = ReadOut(widths, last.channels, size, self)
+        read = ReadOut(widths, last.channels, size, self, alone=len(places) == 1)
         return [*(Token(size, self.entry and i == 0) for i in range(len(places) - 1)), read]
 
     def graph(self, num_layers: int) -> Graph:
@@ -91,19 +91,18 @@ class Token(nn.Module):
         self.size, self.entry = size, entry
 
     def forward(self, x: Tensor, memory: LayerMemory) -> Tensor:
-        if self.entry:
-            assert memory.entry is not None
-            memory.push(None, tokens_of(memory.entry, self.size))
-        memory.push(None, tokens_of(x, self.size))
+        push_tokens(x, memory, self.size, self.entry)
         return x
 
 
 class ReadOut(nn.Module):
     """The last layer: widths made equal, three linear maps, one query."""
 
-    def __init__(self, widths: Sequence[int], width: int, size: tuple[int, int], options: SelfAttentive) -> None:
+    def __init__(
+        self, widths: Sequence[int], width: int, size: tuple[int, int], options: SelfAttentive, *, alone: bool
+    ) -> None:
         super().__init__()
-        self.size, self.heads, self.skip = size, options.heads, options.skip
+        self.size, self.heads, self.skip, self.entry = size, options.heads, options.skip, options.entry and alone
         self.shared = options.project == "stage"
         needed = dict.fromkeys(w for w in widths if w != width) if self.shared else range(len(widths))
         self.align = nn.ModuleDict({str(key): nn.Linear(key if self.shared else widths[key], width) for key in needed})
@@ -111,11 +110,11 @@ class ReadOut(nn.Module):
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
 
     def forward(self, x: Tensor, memory: LayerMemory) -> Tensor:
-        layers = [*memory.values, tokens_of(x, self.size)]
+        push_tokens(x, memory, self.size, self.entry)
         equal = torch.stack(
             [
                 self.align[name](layer) if name in self.align else layer
-                for name, layer in zip(self.names, layers, strict=True)
+                for name, layer in zip(self.names, memory.values, strict=True)
             ],
             dim=1,
         )
@@ -124,6 +123,14 @@ class ReadOut(nn.Module):
         if self.skip:
             out = out + equal[:, -1]
         return out.transpose(1, 2).reshape(x.shape[0], -1, *self.size)
+
+
+def push_tokens(x: Tensor, memory: LayerMemory, size: tuple[int, int], entry: bool) -> None:
+    """Remember a layer's tokens, and before them, if asked, those of what entered the scope."""
+    if entry:
+        assert memory.entry is not None
+        memory.push(None, tokens_of(memory.entry, size))
+    memory.push(None, tokens_of(x, size))
 
 
 def tokens_of(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -30,10 +30,11 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Ten
         example: an input [B, ...], run once without gradient in evaluation mode to learn the order and the shapes of
             the blocks.
 
-    State dicts of the unwrapped model still load: the rule's own parameters then keep the values they have. Nothing is
-    retained between iterations. `inplace` of activations is set to False, lest they change what is remembered. A
-    wrapped model does not run in several threads at once (nor in `nn.DataParallel`); use DDP. Activation checkpointing
-    may recompute whole scopes, not single blocks of them, and what it recomputes stays held until the next pass.
+    What the rule adds is on the device, of the dtype and in the mode of the blocks. State dicts of the unwrapped model
+    still load: the rule's own parameters then keep the values they have. Nothing is retained between iterations.
+    `inplace` of activations is set to False, lest they change what is remembered. A wrapped model does not run in
+    several threads at once (nor in `nn.DataParallel`); use DDP. Activation checkpointing may recompute whole scopes,
+    not single blocks of them, and what it recomputes stays held until the next pass.
 
     Raises:
         ValueError: no or twice wrapped blocks, blocks within each other or of two names, blocks that do not run once
@@ -49,12 +50,14 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Ten
         giver = f"what enters {scope[0].name}"
         for index, (place, module) in enumerate(zip(scope, modules, strict=True)):
             align = None
-            if rule.one_shape and (rule.reads_entry or index > 0):
+            if rule.one_shape and rule.remembers and (rule.reads_entry or index > 0):
                 between = (giver, place.name)
                 align = aligner(rule.align, held, place.shape, between, norm=rule.holds_one)
             placed = Placed(model.get_submodule(place.name), module, memory, place.name, align)
+            _follow(placed, model)
             placed.sources = _sources(rule, scope, index)
-            placed.opens, placed.closes = index == 0, index == len(scope) - 1
+            placed.after = scope[index - 1].name if index > 0 else None
+            placed.closes = index == len(scope) - 1
             placed.reads_entry, placed.remembers = rule.reads_entry, rule.remembers
             made.append(placed)
             held, giver = place.shape, place.name
@@ -97,19 +100,21 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 class Placed(nn.Module):
     """A block, and behind it a rule's module that reads the memory and gives what the next block gets. `sources` are
-    the names of the blocks it reads, ENTRY for what enters the scope.
+    the names of the blocks it reads, ENTRY for what enters the scope; `after` is the block before it in the scope.
     """
 
     def __init__(
         self, block: nn.Module, rule: nn.Module, memory: LayerMemory, name: str, align: nn.Module | None
     ) -> None:
         super().__init__()
-        self.block, self.rule, self.align = block, rule, align
+        self.rule, self.align = rule, align
         self.memory, self.name = memory, name
-        self.opens = self.closes = self.reads_entry = False
+        self.after: str | None = None
+        self.closes = self.reads_entry = False
         self.remembers = True
         self.sources: list[str] = []
-        self.register_load_state_dict_pre_hook(loads_bare("block"))
+        self.block = block  # last: what it has in common with the above is set above
+        loads_bare(self, "block")
 
     def __getattr__(self, name: str) -> Any:
         """What only the block has is found too: some networks look at their blocks."""
@@ -119,6 +124,14 @@ class Placed(nn.Module):
             if name.startswith("__") or "block" not in self.__dict__.get("_modules", ()):
                 raise
             return getattr(self.block, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """What only the block has is set there."""
+        own = name in self.__dict__ or name in self._modules or hasattr(type(self), name)
+        if "block" in self._modules and not own and hasattr(self.block, name):
+            setattr(self.block, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def keep_shortcut(self) -> None:
         """Let a block's `downsample` leave its result in the memory, for rules that carry the shortcut."""
@@ -133,9 +146,9 @@ class Placed(nn.Module):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         memory = self.memory
-        if self.opens:
+        if self.after is None:
             memory.open(x)
-        elif self.remembers and not memory.opened:
+        elif self.remembers and memory.here != self.after:
             raise RuntimeError(
                 f"block {self.name} ran and those before it in its scope did not, whose memory it reads: run the scope "
                 f"as a whole, and recompute it as a whole if activations are recomputed"
@@ -150,7 +163,9 @@ class Placed(nn.Module):
             memory.entry = None  # later layers do not look at it
         if self.closes:
             memory.reset()
-        return (first, *out[1:]) if isinstance(out, tuple) else first
+        if not isinstance(out, tuple):
+            return first
+        return getattr(out, "_make", tuple)((first, *out[1:]))  # a named tuple stays one
 
 
 class Kept(nn.Module):
@@ -159,15 +174,15 @@ class Kept(nn.Module):
     def __init__(self, module: nn.Module, memory: LayerMemory) -> None:
         super().__init__()
         self.module, self.memory = module, memory
-        self.register_load_state_dict_pre_hook(loads_bare("module"))
+        loads_bare(self, "module")
 
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.memory.shortcut = self.module(x)
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        out = self.memory.shortcut = self.module(*args, **kwargs)
         return out
 
 
 def _matching(model: nn.Module, patterns: list[str]) -> list[str]:
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
     found: dict[str, None] = {}
     for pattern in patterns:
         hits = [n for n in names if n.count(".") == pattern.count(".") and fnmatchcase(n, pattern)]
@@ -197,8 +212,11 @@ def _observed(model: nn.Module, names: list[str], example: Tensor) -> list[Place
 
     def observe(name: str, args: tuple[Any, ...], out: Any) -> None:
         out = out[0] if isinstance(out, tuple) and out else out
-        if not isinstance(out, Tensor) or not args or not isinstance(args[0], Tensor) or out.dim() not in (3, 4):
-            raise TypeError(f"block {name} gives {_kind(out)}: needed a tensor [B, C, H, W] or [B, T, C] made of one")
+        if not args or not isinstance(args[0], Tensor):
+            given = _kind(args[0]) if args else "keywords alone"
+            raise TypeError(f"block {name} is called with {given}: needed a tensor as the first argument")
+        if not isinstance(out, Tensor) or out.dim() not in (3, 4):
+            raise TypeError(f"block {name} gives {_kind(out)}: needed a tensor [B, C, H, W] or [B, T, C]")
         own = isinstance(getattr(model.get_submodule(name), "downsample", None), nn.Module)
         entry, shape = tuple(args[0].shape[1:]), tuple(out.shape[1:])
         places.append(Place(name, entry, shape, shape if own else entry))
@@ -221,6 +239,17 @@ def _observed(model: nn.Module, names: list[str], example: Tensor) -> list[Place
         times = ", ".join(f"{name} {ran.count(name)} times" for name in wrong)
         raise ValueError(f"each block must run once a forward pass; ran {times}: name others")
     return places
+
+
+def _follow(placed: Placed, model: nn.Module) -> None:
+    """What the rule adds takes the device and the dtype of the block's parameters, or the model's, and its mode."""
+    weights = (p for module in (placed.block, model) for p in module.parameters() if p.is_floating_point())
+    like, placed.training = next(weights, None), placed.block.training
+    for added in (placed.rule, placed.align):
+        if added is not None:
+            added.train(placed.training)
+        if added is not None and like is not None:
+            added.to(like.device, like.dtype)
 
 
 def _check(before: list[Place], after: list[Place]) -> None:

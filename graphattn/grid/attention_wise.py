@@ -137,13 +137,14 @@ class AttentionWise(nn.Module):
 
     def _is_fused(self, x: Tensor) -> bool:
         norm, weight = self.norm, self.x_weight
-        if not (_bare(norm, nn.BatchNorm2d) and _bare(self.conv, nn.Conv2d)) or norm.affine or not _is_3x3(self.conv):
+        if not (_bare(norm, nn.BatchNorm2d) and _bare(self.conv, nn.Conv2d)) or norm.affine:
             return False
         there = x.device.type == weight.device.type == "cpu" and on_kernels("cpu")
         exact = weight.dtype in (torch.float32, torch.float64)
+        own = _merges(self.conv, weight)
         alike = x.dtype == weight.dtype or (x.is_floating_point() and torch.is_autocast_enabled("cpu"))
         several = x.numel() > x.shape[1] if norm.training else x.numel() > 0
-        return there and exact and alike and several and norm.track_running_stats
+        return there and exact and own and alike and several and norm.track_running_stats
 
     def _check(self, x: Tensor) -> None:
         if x.dim() != 4 or x.shape[1:] != self.shape:
@@ -163,10 +164,12 @@ def _bare(module: nn.Module, kind: type[nn.Module]) -> bool:
     return type(module) is kind and not hooks and "forward" not in vars(module)
 
 
-def _is_3x3(conv: nn.Conv2d) -> bool:
-    """Whether it is the layer's own convolution but for its weights."""
-    sizes = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode)
-    return sizes == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
+def _merges(conv: nn.Conv2d, weight: Tensor) -> bool:
+    """Whether it is but for its numbers the convolution of a layer with this `weight` [H, C, h, w]."""
+    heads, channels = weight.shape[:2]
+    sizes = (conv.weight.shape, conv.stride, conv.padding, conv.dilation, conv.padding_mode)
+    own = sizes == ((channels, heads * channels, 3, 3), (1, 1), (1, 1), (1, 1), "zeros")
+    return own and conv.weight.dtype == weight.dtype
 
 
 @torch.no_grad()

@@ -107,7 +107,7 @@ class Tap(nn.Module):
     def __init__(self, stage: nn.Module, kept: Kept) -> None:
         super().__init__()
         self.stage, self.kept = stage, kept
-        self.register_load_state_dict_pre_hook(loads_bare("stage"))
+        loads_bare(self, "stage")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         out = self.stage(*args, **kwargs)

@@ -37,7 +37,7 @@ class Outcome:
 
 
 class Diverged(RuntimeError):
-    """The training loss became NaN or infinite."""
+    """The training loss or the parameters became NaN or infinite, or no epoch's validation loss was finite."""
 
 
 def fit(

@@ -12,6 +12,7 @@ from graphattn.depth import (
     MRLABase,
     MRLALight,
     ScalarMix,
+    SelfAttentive,
     attention_map,
     recorded,
     wrap,
@@ -35,6 +36,12 @@ def test_what_enters_is_a_source_where_it_is_read() -> None:
     found = attention_map(model, images())
     assert found.sources == ["entry", *SIX]
     assert found.weights[1].tolist() == [0.25, 0, 2, 0, 0, 0, 0]
+
+
+def test_a_layer_alone_reads_what_enters_and_itself() -> None:
+    found = attention_map(wrap(SmallNet(), "layer2.0", SelfAttentive(entry=True), images()), images())
+    assert (found.readers, found.sources) == (["layer2.0"], ["entry", "layer2.0"])
+    assert bool((found.weights > 0).all()) and found.weights.sum().isclose(torch.tensor(1.0))
 
 
 def test_only_readers_have_rows() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import weakref
 
 import pytest
@@ -94,12 +95,16 @@ def test_compiles_without_graph_breaks(name: str) -> None:
 @every_rule
 def test_copies_do_not_share(name: str) -> None:
     model = wrapped(name).eval()
-    twin = copy.deepcopy(model)
+    twin, file = copy.deepcopy(model), io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
     ours = {id(m.memory) for m in model.modules() if isinstance(m, Placed)}
     theirs = {id(m.memory) for m in twin.modules() if isinstance(m, Placed)}
     assert len(ours) == len(theirs) == 1 and ours != theirs
     x = inputs(name)
-    assert torch.equal(model(x), twin(x))
+    assert torch.equal(model(x), twin(x)) and torch.equal(model(x), loaded(x))
+    loaded.load_state_dict(fitting(name).state_dict())
 
 
 @every_rule

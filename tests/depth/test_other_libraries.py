@@ -85,5 +85,4 @@ def test_the_class_token_gets_its_own_norm() -> None:
     placed = model.blocks[0]
     tokens = torch.randn(2, 5, 192)
     x = placed.block(tokens)
-    placed.opens = True
     torch.testing.assert_close(placed(tokens)[:, 0], x[:, 0] + placed.rule.norm(x[:, 0]))

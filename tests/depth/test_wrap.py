@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from nets import BLOCKS, SmallNet, images
+from nets import BLOCKS, SmallNet, TokenNet, images, tokens
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from graphattn.depth import (
     DepthWeighted,
+    HyperConnections,
+    IterativeAggregation,
     MRLABase,
     MRLALight,
     Plain,
@@ -103,6 +105,20 @@ class GivesDict(nn.Module):
 def test_a_block_that_gives_no_tensor() -> None:
     with pytest.raises(TypeError, match="block block gives a dict"):
         wrap(GivesDict(), "block", Plain(), images())
+
+
+class ByKeyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(input=x)
+
+
+def test_a_block_that_gets_no_tensor_first() -> None:
+    with pytest.raises(TypeError, match="block block is called with keywords alone: needed a tensor as the first"):
+        wrap(ByKeyword(), "block", Plain(), images())
 
 
 def test_a_change_of_shape_names_the_two_blocks() -> None:
@@ -214,8 +230,9 @@ class Shared(nn.Module):
 
 
 def test_a_block_has_one_name_and_contains_no_other() -> None:
-    with pytest.raises(ValueError, match=r"block first has 2 names, first, all\.0: needed one"):
-        wrap(Shared(), ["first", "all.1"], Plain(), images())
+    for names in (["first", "all.1"], "all.*"):
+        with pytest.raises(ValueError, match=r"block (first|all\.0) has 2 names, first, all\.0: needed one"):
+            wrap(Shared(), names, Plain(), images())
     with pytest.raises(ValueError, match=r"block layer1\.0 lies within block layer1: name one of them"):
         wrap(SmallNet(), ["layer1", "layer1.*"], Plain(), images())
     model = wrap(SmallNet(), BLOCKS, MRLABase(), images())
@@ -250,38 +267,15 @@ def test_keys_of_heads_are_not_aligned() -> None:
         MRLABase(align="subsample")
 
 
-class Named(nn.Module):
-    """Its child is called as the one that a wrapped block has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.block = nn.Conv2d(3, 3, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
+@pytest.mark.parametrize("rule", [Plain, MRLALight, SelfAttentive])
+def test_what_aligns_nothing_is_not_told_how(rule: type[Rule]) -> None:
+    with pytest.raises(ValueError, match=f"align is 'project', and this {rule.__name__} aligns nothing: leave it out"):
+        rule(align="project")
 
 
-@pytest.mark.parametrize(
-    "bare",
-    [
-        lambda: nn.Sequential(Named(), Named()),
-        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU()),
-    ],
-    ids=["a child called block", "no parameters"],
-)
-def test_bare_state_dicts_load_whatever_the_block_is(bare: Any) -> None:
-    model, names = bare(), ["0", "1"] if len(bare()) == 2 else ["1", "3"]
-    state = {key: value.clone() for key, value in bare().state_dict().items()}
-    found = wrap(model, names, DepthWeighted(), images())
-    own = {key: value.clone() for key, value in found.state_dict().items() if ".rule." in key}
-    found.load_state_dict(state)
-    for key, value in state.items():
-        first, rest = key.split(".", 1)
-        assert torch.equal(found.state_dict()[f"{first}.block.{rest}" if first in names else key], value)
-    assert own and all(torch.equal(found.state_dict()[key], value) for key, value in own.items())
-    whole = {key: value + 1 for key, value in found.state_dict().items()}
-    found.load_state_dict(whole)
-    assert all(torch.equal(found.state_dict()[key], value) for key, value in whole.items())
+def test_a_layer_that_reads_its_own_block_alone_stands_anywhere() -> None:
+    model = wrap(SmallNet(), BLOCKS, MRLALight(scope="network"), images())
+    assert all(m.align is None for m in model.modules() if isinstance(m, Placed))
 
 
 def test_activations_change_nothing_that_is_remembered() -> None:
@@ -308,6 +302,10 @@ def test_a_projection_evaluates_as_option_b() -> None:
     model(images())
     mean, close = seen[0].mean((0, 2, 3)), align[1].running_mean
     assert (mean - close).norm() < 0.5 * mean.norm() and len(seen) == 1
+    for rule in (IterativeAggregation, MRLALight):
+        of_one = rule(scope="network", align="project", **({"carry": "state"} if rule is MRLALight else {}))
+        aligns = [m.align for m in wrap(SmallNet(), BLOCKS, of_one, images()).modules() if isinstance(m, Placed)]
+        assert [[type(part) for part in a] for a in aligns if a is not None] == [[nn.Conv2d, nn.BatchNorm2d]]
     several = wrap(SmallNet(), BLOCKS, ScalarMix(scope="network", align="project"), images())
     assert not any(
         isinstance(m, nn.BatchNorm2d)
@@ -339,6 +337,16 @@ def test_blocks_are_recomputed_with_their_scope(rule: Rule, works: bool) -> None
     if not works:
         with pytest.raises(RuntimeError, match="ran and those before it in its scope did not"):
             gradients("blocks")
+
+
+def test_a_block_of_one_scope_is_not_recomputed_behind_another_scope() -> None:
+    """Scopes share a memory: what the other one left there has the right shapes and is wrong."""
+    model, x = wrap(TokenNet(), "blocks.*", HyperConnections(scope=2, streams=2), tokens()), tokens()
+    for block in (model.blocks[1], model.blocks[2]):
+        plain = block.forward
+        block.forward = lambda x, plain=plain: checkpoint(plain, x, use_reentrant=False)
+    with pytest.raises(RuntimeError, match=r"block blocks\.1 ran and those before it in its scope did not"):
+        model(x).square().sum().backward()
 
 
 def test_an_error_in_a_block_leaves_nothing_for_the_next_pass() -> None:

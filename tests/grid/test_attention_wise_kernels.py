@@ -4,6 +4,7 @@ import pytest
 import torch
 from attention_wise_cases import OPTIONS, SHAPES, answer, images, layer
 from cases import close
+from torch.nn.utils import prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from graphattn import native, ops
@@ -253,6 +254,16 @@ def test_an_exchanged_convolution_is_used(options):
     close(made.eval()(x), made.inspect(x).output)
 
 
+def test_a_convolution_of_other_channels_or_dtype_is_used():
+    made, x = layer(SHAPES["wide"], skip=False), images(SHAPES["wide"])
+    made.conv = torch.nn.Conv2d(made.conv.in_channels, 5, 3, padding=1, dtype=x.dtype)
+    close(made.eval()(x), made.inspect(x).output)
+    made, x = layer(SHAPES["wide"], torch.float32).eval(), images(SHAPES["wide"], torch.float32)
+    made.conv.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        close(made(x), made.inspect(x).output)
+
+
 def test_hooks_and_pruning_are_served():
     made, x, seen = layer(SHAPES["square"]), images(SHAPES["square"]), []
     for module in (made.norm, made.conv):
@@ -260,7 +271,7 @@ def test_hooks_and_pruning_are_served():
     made(x)
     assert seen == [made.norm, made.conv]
     made = layer(SHAPES["square"])
-    torch.nn.utils.prune.random_unstructured(made.conv, "weight", 0.5)
+    prune.random_unstructured(made.conv, "weight", 0.5)
     for _ in range(2):
         made(x).sum().backward()
     with torch.no_grad():
