@@ -96,8 +96,10 @@ class Kept:
     def of(self, backbone: nn.Module, x: Tensor) -> list[Tensor]:
         """The stages' outputs for the input `x`, as they run."""
         maps = self.maps = []
-        backbone(x)
-        self.maps = None
+        try:
+            backbone(x)
+        finally:
+            self.maps = None
         return maps
 
 

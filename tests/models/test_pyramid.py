@@ -186,6 +186,13 @@ def test_nothing_is_retained(rule: Rule | None) -> None:
     assert held[0]() is None
 
 
+def test_a_pass_that_failed_keeps_nothing() -> None:
+    model = pyramid(backbone())
+    with pytest.raises(RuntimeError):
+        model(torch.randn(2, 5, 16, 16))
+    assert model.kept.maps is None
+
+
 def test_copies_do_not_share() -> None:
     model = pyramid(backbone()).eval()
     twin, x = copy.deepcopy(model), images()
