@@ -20,9 +20,12 @@ from graphattn.layer_dags import history
 
 def step(streams: Tensor, branch: Tensor, mixing: Tensor, spread: Tensor) -> Tensor:
     """H <- A^T H + beta (x) F: `streams` H [n, *x], `branch` F [*x]; `mixing` A [n, n, *x] and `spread` beta [n, *x]
-    of any shapes that broadcast.
+    of any shapes that broadcast. Holds n maps at a time, not n^2.
     """
-    return (mixing * streams.unsqueeze(1)).sum(0) + spread * branch.unsqueeze(0)
+    out = spread * branch.unsqueeze(0)
+    for share, stream in zip(mixing, streams, strict=True):
+        out = torch.addcmul(out, share, stream.unsqueeze(0))
+    return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,7 @@ class Connect(nn.Module):
     def forward(self, x: Tensor, memory: LayerMemory) -> Tensor:
         if memory.entry is not None:
             memory.values, memory.entry = [memory.entry] * self.streams, None
-        streams = torch.stack(memory.values)
+        streams = torch.cat(memory.values).unflatten(0, (self.streams, -1))  # a stack, in the layout they have
         streams = step(streams, x, self.mixing(streams), self.spread(streams).squeeze(1))
         memory.values = list(streams.unbind())  # by themselves, so that each can be aligned
         if self.read is None:
