@@ -93,6 +93,20 @@ def test_compiles_without_graph_breaks(name: str) -> None:
 
 
 @every_rule
+def test_trains_compiled(name: str) -> None:
+    model, x = wrapped(name), inputs(name)
+    torch._dynamo.reset()
+    found = []
+    for run in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(0)  # the same paths are dropped
+        model.zero_grad()
+        out = run(x)
+        out.square().sum().backward()
+        found.append([out, *(p.grad for p in model.parameters())])
+    torch.testing.assert_close(*found)
+
+
+@every_rule
 def test_copies_do_not_share(name: str) -> None:
     model = wrapped(name).eval()
     twin, file = copy.deepcopy(model), io.BytesIO()
