@@ -72,8 +72,8 @@ class KeyValues:
 
     def reorder(self, sequences: Int[Tensor, "B2"]) -> None:
         """Goes on with these of the sequences, in this order; one may be named twice, as beams are, or dropped."""
-        for name, used in (("_keys", self.keys), ("_values", self.values), ("_padding", self._padding[:, : self.seen])):
-            setattr(self, name, used.index_select(0, sequences))
+        for name in ("_keys", "_values", "_padding"):  # with their room, so that the next step need not grow them
+            setattr(self, name, getattr(self, name).index_select(0, sequences))
 
     def push(
         self, keys: Float[Tensor, "B T d"], values: Float[Tensor, "B T d"], padding: Bool[Tensor, "B T"] | None
@@ -102,6 +102,23 @@ class KeyValues:
         self._padding[:, self.seen : end] = False if padding is None else padding
         self._padded = self._padded or padding is not None
         self.seen = end
+
+
+class MemoryKeyValues(KeyValues):
+    """Those of a memory, which stay where they are as long as each row goes on with the memory that it had: so they do
+    when the beams of a sequence change places.
+    """
+
+    def __init__(
+        self, batch: int, channels: int, dtype: torch.dtype | None = None, device: torch.device | None = None
+    ) -> None:
+        super().__init__(batch, channels, dtype, device)
+        self._heard = torch.arange(batch, device=device)  # by each row, of the sequences that there were at first
+
+    def reorder(self, sequences: Int[Tensor, "B2"]) -> None:
+        before, self._heard = self._heard, self._heard[sequences]
+        if not torch.equal(before, self._heard):
+            super().reorder(sequences)
 
 
 class _Attention(nn.Module):
@@ -185,9 +202,9 @@ class CrossAttention(_Attention):
         check_sequence(memory, self.heads, padding)
         return self._heard(x, self.key(memory), self.value(memory), padding)
 
-    def state(self, memory: Float[Tensor, "B S d"], padding: Bool[Tensor, "B S"] | None = None) -> KeyValues:
+    def state(self, memory: Float[Tensor, "B S d"], padding: Bool[Tensor, "B S"] | None = None) -> MemoryKeyValues:
         """The memory's keys and values, to be mapped once and heard at every step; see `recall`."""
-        state = KeyValues(memory.shape[0], self.channels, memory.dtype, memory.device)
+        state = MemoryKeyValues(memory.shape[0], self.channels, memory.dtype, memory.device)
         state.push(self.key(memory), self.value(memory), padding)
         return state
 

@@ -90,6 +90,7 @@ def beam_search(
         prefixes = torch.cat(
             [kept.gather(1, parents.unsqueeze(2).expand(-1, -1, kept.shape[2])), (at % vocabulary).unsqueeze(2)], 2
         )
-        state.reorder((rows.unsqueeze(1) * beams + parents).flatten())
+        if beams > 1 or len(going) < len(active):  # else each row goes on as it is
+            state.reorder((rows.unsqueeze(1) * beams + parents).flatten())
         active = [active[row] for row in going]
     return [sorted(found, key=lambda hypothesis: -hypothesis.score) for found in finished]
