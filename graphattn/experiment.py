@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import sys
 import typing
@@ -125,6 +126,8 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.beams < 1:
             raise ValueError(f"beams is {self.beams}, needed at least 1")
+        if not math.isfinite(self.length_penalty):
+            raise ValueError(f"length_penalty is {self.length_penalty}, needed a finite number")
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,7 @@ class LanguageModel(nn.Module):
 
     def start(self, batch: int) -> StackState:
         """Nothing seen yet of `batch` sequences."""
-        weight = self.embedding.weight
-        blocks = cast(list[EncoderBlock], self.blocks)
-        return StackState([block.state(batch, weight.dtype, weight.device) for block in blocks])
+        return StackState([block.state(batch) for block in cast(list[EncoderBlock], self.blocks)])
 
     def step(self, tokens: Int[Tensor, "B"], state: StackState) -> Float[Tensor, "B V"]:
         """Log probabilities of what follows these tokens."""

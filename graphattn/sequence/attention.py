@@ -1,7 +1,8 @@
 """Multi-head attention over whole sequences: the complete graph, against which the bands are measured.
 
 The maths is torch's `scaled_dot_product_attention`. Layout and `padding` as in `taps`: [B, T, d], bool [B, T], true at
-padding. A step that hears nobody gets the output's bias, as its weighted sum is zero.
+padding, of which the modules hear nothing, whatever stands there. A step that hears nobody gets the output's bias, as
+its weighted sum is zero.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from graphattn.sequence.linear import linear
-from graphattn.sequence.taps import by_head, check_sequence
+from graphattn.sequence.taps import by_head, check_sequence, without_padding
 
 
 def multihead_attention(
@@ -27,10 +28,20 @@ def multihead_attention(
 ) -> Float[Tensor, "B T d"]:
     """softmax(q k / sqrt(d / H)) v, head by head, over the steps of k that are no padding.
 
-    With `causal` the last step of q stands at the last of k, and hears no later one: T may be less than S.
+    With `causal` the last step of q stands at the last of k, and hears no later one: T may be less than S. What stands
+    at padding must be finite. Second derivatives are those of torch's MATH back end alone: see
+    torch.nn.attention.sdpa_kernel.
 
     Vaswani et al., 'Attention Is All You Need', NeurIPS 2017.
+
+    Raises:
+        ValueError: shapes that do not fit each other or the heads, or padding that is not bool [B, S].
     """
+    check_sequence(k, heads, padding)
+    if q.dim() != 3 or q.shape[::2] != k.shape[::2] or v.shape != k.shape:
+        raise ValueError(
+            f"q has shape {list(q.shape)}, k {list(k.shape)}, v {list(v.shape)}: needed [B, T, d], [B, S, d], [B, S, d]"
+        )
     (length, others), mask = (q.shape[1], k.shape[1]), None
     if padding is not None:
         mask = ~padding.view(len(padding), 1, 1, others)
@@ -144,6 +155,7 @@ class _Attention(nn.Module):
         padding: Bool[Tensor, "B S"] | None,
         causal: bool = False,
     ) -> Float[Tensor, "B T d"]:
+        check_sequence(x, self.heads, None, self.channels)
         dropout = self.weight_dropout if self.training else 0.0
         heard = multihead_attention(
             self.query(x), keys, values, self.heads, padding=padding, causal=causal, dropout=dropout
@@ -171,22 +183,24 @@ class SelfAttention(_Attention):
         state: KeyValues | None = None,
     ) -> Float[Tensor, "B T d"]:
         """x is a whole sequence, or with a state the steps that come next."""
-        check_sequence(x, self.heads, padding)
-        keys, values = self.key(x), self.value(x)
+        check_sequence(x, self.heads, padding, self.channels)
+        heard = without_padding(x, padding)
+        keys, values = self.key(heard), self.value(heard)
         if state is not None:
             state.push(keys, values, padding)
             keys, values, padding = state.keys, state.values, state.padding
         return self._heard(x, keys, values, padding, self.causal)
 
     def state(self, batch: int, dtype: torch.dtype | None = None, device: torch.device | None = None) -> KeyValues:
-        """An empty memory for decoding `batch` sequences.
+        """An empty memory for decoding `batch` sequences, by default of the weights' dtype and on their device.
 
         Raises:
             ValueError: the attention is not causal, so a step would have to wait for later ones.
         """
         if not self.causal:
             raise ValueError("only causal attention can go step by step: build it with causal=True")
-        return KeyValues(batch, self.channels, dtype, device)
+        weight = self.key.weight
+        return KeyValues(batch, self.channels, dtype or weight.dtype, device or weight.device)
 
 
 class CrossAttention(_Attention):
@@ -199,15 +213,21 @@ class CrossAttention(_Attention):
         self, x: Float[Tensor, "B T d"], memory: Float[Tensor, "B S d"], padding: Bool[Tensor, "B S"] | None = None
     ) -> Float[Tensor, "B T d"]:
         """`padding` is that of the memory."""
-        check_sequence(memory, self.heads, padding)
-        return self._heard(x, self.key(memory), self.value(memory), padding)
+        return self._heard(x, *self._mapped(memory, padding), padding)
 
     def state(self, memory: Float[Tensor, "B S d"], padding: Bool[Tensor, "B S"] | None = None) -> MemoryKeyValues:
         """The memory's keys and values, to be mapped once and heard at every step; see `recall`."""
         state = MemoryKeyValues(memory.shape[0], self.channels, memory.dtype, memory.device)
-        state.push(self.key(memory), self.value(memory), padding)
+        state.push(*self._mapped(memory, padding), padding)
         return state
 
     def recall(self, x: Float[Tensor, "B T d"], state: KeyValues) -> Float[Tensor, "B T d"]:
         """As a call with the memory that `state` was made of."""
         return self._heard(x, state.keys, state.values, state.padding)
+
+    def _mapped(
+        self, memory: Float[Tensor, "B S d"], padding: Bool[Tensor, "B S"] | None
+    ) -> tuple[Float[Tensor, "B S d"], Float[Tensor, "B S d"]]:
+        check_sequence(memory, self.heads, padding, self.channels)
+        memory = without_padding(memory, padding)
+        return self.key(memory), self.value(memory)

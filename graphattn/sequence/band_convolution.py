@@ -40,14 +40,15 @@ class BandConvolution(nn.Module):
         raise NotImplementedError
 
     def ring(self, batch: int, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Ring:
-        """An empty memory for decoding `batch` sequences.
+        """An empty memory for decoding `batch` sequences, by default of the weights' dtype and on their device.
 
         Raises:
             ValueError: the convolution is not causal, so a step would have to wait for later ones.
         """
         if not self.causal:
             raise ValueError("only a causal convolution can go step by step: build it with causal=True")
-        return Ring(batch, self.kernel_size, self.channels, dtype, device)
+        weight = next(self.parameters())
+        return Ring(batch, self.kernel_size, self.channels, dtype or weight.dtype, device or weight.device)
 
     def forward(
         self,
@@ -59,7 +60,7 @@ class BandConvolution(nn.Module):
 
         What comes first into an empty ring, such as a prompt, is one full pass; then a step follows a step.
         """
-        check_sequence(x, self.heads, padding)
+        check_sequence(x, self.heads, padding, self.channels)
         if ring is None:
             return self.convolve(x, padding, self.weight_dropout if self.training else 0.0)
         if ring.seen == 0:

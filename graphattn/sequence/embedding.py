@@ -27,8 +27,8 @@ def sinusoids(
 class TokenEmbedding(nn.Module):
     """sqrt(d) E[token] + sinusoid of its place, after dropout: tokens [B, T] -> [B, T, d].
 
-    E is drawn from N(0, 1 / d); the row of the padding token is zero and stays so. Places count from the first step of
-    a sequence, so padding belongs on the right.
+    E is drawn from N(0, 1 / d). The row of the padding token begins as zeros, and looking it up does not move it; a
+    softmax that shares the table does. Places count from the first step of a sequence, so padding belongs on the right.
     """
 
     def __init__(self, tokens: int, channels: int, *, padding: int, dropout: float = 0.0) -> None:

@@ -36,6 +36,8 @@ def lightweight_conv(
     Raises:
         ValueError: sizes, `left`, `norm` or `padding` that do not fit.
     """
+    if logits.dim() != 2:
+        raise ValueError(f"logits have shape {list(logits.shape)}: needed [H, K], the same at each step")
     heads, taps = logits.shape
     check_sequence(x, heads, padding)
     check_kernel(left, taps, norm)

@@ -60,15 +60,18 @@ def without_padding(x: Float[Tensor, "B T d"], padding: Bool[Tensor, "B T"] | No
     return x if padding is None else x.masked_fill(padding.unsqueeze(-1), 0.0)
 
 
-def check_sequence(x: Tensor, heads: int, padding: Tensor | None) -> None:
+def check_sequence(x: Tensor, heads: int, padding: Tensor | None, channels: int | None = None) -> None:
     """
     Raises:
-        ValueError: x that is not [B, T, d] with d a multiple of the heads, or padding that is not bool [B, T].
+        ValueError: x that is not [B, T, d] with d a multiple of the heads and, of a module, its number of channels;
+            padding that is not bool [B, T].
     """
-    if x.dim() != 3 or x.shape[-1] % heads:
+    if heads < 1 or x.dim() != 3 or x.shape[-1] % heads:
         raise ValueError(
             f"x has shape {list(x.shape)}: needed [B, T, d], batch first, with d a multiple of {heads} heads"
         )
+    if channels is not None and x.shape[-1] != channels:
+        raise ValueError(f"x has shape {list(x.shape)}: needed [B, T, {channels}], which the module was built for")
     if padding is not None and (padding.dtype != torch.bool or padding.shape != x.shape[:2]):
         raise ValueError(
             f"padding is {padding.dtype} of shape {list(padding.shape)}: "

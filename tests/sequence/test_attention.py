@@ -5,6 +5,8 @@ import torch
 from bands import PADDINGS, paddings
 from cases import close
 from torch import nn
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from graphattn import Graph, ops, topology
 from graphattn.sequence import CrossAttention, SelfAttention, multihead_attention
@@ -87,6 +89,67 @@ def test_after_reordering_steps_go_on_with_the_past_of_the_sequences_that_were_n
 
 
 @torch.no_grad()
+def test_after_reordering_there_is_room_for_more_steps_as_before():
+    state = KeyValues(2, 4)
+    for _ in range(3):  # so that there is room for a fourth
+        state.push(torch.randn(2, 1, 4), torch.randn(2, 1, 4), None)
+    state.reorder(torch.tensor([1, 0, 0]))
+    place = state.keys.data_ptr()
+    state.push(torch.randn(3, 1, 4), torch.randn(3, 1, 4), None)
+    assert state.keys.data_ptr() == place and state.seen == 4
+
+
+@torch.no_grad()
+def test_a_memory_stays_where_it_is_while_rows_that_hear_the_same_change_places():
+    layer, memory, x = build(CrossAttention), torch.randn(3, 5, 6).double(), torch.randn(3, 1, 6).double()
+    missing = paddings(3, 5)["on the right"]
+    state = layer.state(memory, missing)
+    state.reorder(torch.tensor([1, 2, 1]))
+    place = state.keys.data_ptr()
+    state.reorder(torch.tensor([2, 1, 0]))
+    assert state.keys.data_ptr() == place
+    state.reorder(torch.tensor([1, 0, 0]))
+    there = torch.tensor([2, 1, 1])
+    close(layer.recall(x, state), layer(x, memory[there], missing[there]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@torch.no_grad()
+def test_a_state_is_of_the_dtype_of_the_weights(dtype):
+    layer, x = SelfAttention(6, 2, causal=True).to(dtype), torch.randn(2, 3, 6).to(dtype)
+    state = layer.state(2)
+    close(torch.cat([layer(step, state=state) for step in x.split(1, 1)], 1), layer(x))
+
+
+def test_what_stands_at_padding_does_not_matter():
+    x, memory = torch.randn(3, 7, 6).double(), torch.randn(3, 7, 6).double()
+    missing = paddings(3, 7)["on the right"]
+    spoilt = [torch.where(missing.unsqueeze(-1), torch.nan, rows).requires_grad_() for rows in (x, memory)]
+    to_itself, to_another = build(), build(CrossAttention)
+    out = to_itself(spoilt[0], missing)[~missing]
+    close(out, to_itself(x, missing)[~missing])
+    heard = to_another(x, spoilt[1], missing)
+    close(heard, to_another(x, memory, missing))
+    heard.sum().backward()
+    assert (spoilt[1].grad[missing] == 0).all() and (spoilt[1].grad[~missing] != 0).all()
+    with torch.no_grad():
+        close(to_another.recall(x, to_another.state(spoilt[1], missing)), heard)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_gradients_agree_with_finite_differences_also_where_all_is_padding(causal):
+    q, k, v = (torch.randn(2, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    missing = torch.tensor([[True, False, False, True], [True] * 4])
+
+    def attention(q, k, v):
+        return multihead_attention(q, k, v, 2, padding=missing, causal=causal)
+
+    assert gradcheck(attention, (q, k, v))
+    with sdpa_kernel(SDPBackend.MATH):
+        assert gradgradcheck(attention, (q, k, v))
+
+
+@torch.no_grad()
 def test_a_memory_is_mapped_once_and_reordered_with_the_rest():
     layer, x = build(CrossAttention), torch.randn(3, 2, 6, dtype=torch.float64)
     memory, missing = torch.randn(3, 5, 6, dtype=torch.float64), paddings(3, 5)["on the right"]
@@ -118,6 +181,25 @@ def test_what_does_not_fit_is_refused():
         SelfAttention(6, 2).state(1)
     with pytest.raises(ValueError, match="batch first"):
         SelfAttention(6, 2)(torch.zeros(3, 6))
+    x = torch.zeros(2, 3, 6)
+    for q, k, v, heads, padding, message in (
+        (x, x, x, 4, None, "multiple of 4 heads"),
+        (x, x, x, 0, None, "multiple of 0 heads"),
+        (x[:1], x, x, 2, None, r"q has shape \[1, 3, 6\], k \[2, 3, 6\]"),
+        (x, x, x[:, 1:], 2, None, r"v \[2, 2, 6\]: needed"),
+        (x, x, x, 2, torch.zeros(2, 3), "padding is torch.float32"),
+        (x, x, x, 2, torch.zeros(1, 3).bool(), r"needed torch.bool of shape \[2, 3\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            multihead_attention(q, k, v, heads, padding=padding)
+    for call in (
+        lambda: SelfAttention(12, 2)(x),
+        lambda: CrossAttention(12, 2)(torch.zeros(2, 3, 12), x),
+        lambda: CrossAttention(12, 2)(x, torch.zeros(2, 3, 12)),
+        lambda: CrossAttention(12, 2).state(x),
+    ):
+        with pytest.raises(ValueError, match=r"x has shape \[2, 3, 6\]: needed \[B, T, 12\]"):
+            call()
     state = KeyValues(2, 6)
     with pytest.raises(ValueError, match=r"shape \[1, 3, 6\]: needed \[2, T, 6\]"):
         state.push(torch.zeros(1, 3, 6), torch.zeros(1, 3, 6), None)

@@ -86,6 +86,20 @@ def test_scores_are_log_probabilities_over_a_power_of_the_length_best_first():
             assert score == pytest.approx(table.log_probability(sequence, tokens) / (len(tokens) + 1) ** 0.5, rel=1e-5)
 
 
+def test_a_single_beam_moves_its_state_only_when_a_sequence_is_done():
+    class Counting(Table):
+        moves = 0
+
+        def reorder(self, sequences):
+            self.moves += 1
+            super().reorder(sequences)
+
+    table = Counting(7, 5)
+    found = beam_search(table.step, table, 5, start=START, end=END, max_length=8, beams=1)
+    lengths = {len(hypotheses[0].tokens) for hypotheses in found}
+    assert table.moves == 1 + len(lengths) < 1 + max(lengths)
+
+
 def test_at_the_greatest_length_all_must_end():
     def never(tokens, state):
         return torch.tensor([0.0, -50.0, 1.0, 0.0]).expand(len(tokens), 4)

@@ -55,6 +55,15 @@ def test_after_reordering_steps_go_on_with_the_past_of_the_sequences_that_were_n
     close(layer(later, missing[:, 5:], ring), layer(whole, missing)[:, 5:])
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", MODULES)
+@torch.no_grad()
+def test_a_ring_is_of_the_dtype_of_the_weights(kind, dtype):
+    layer, x = build(kind, 3, "edges").to(dtype), torch.randn(2, 5, 6).to(dtype)
+    ring = layer.ring(2)
+    close(torch.cat([layer(step, ring=ring) for step in x.split(1, 1)], 1), layer(x))
+
+
 @torch.no_grad()
 def test_a_ring_holds_as_many_steps_as_taps_less_one_however_many_came():
     layer = build("dynamic", 31, "taps")

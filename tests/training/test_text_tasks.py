@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,6 +128,31 @@ def test_texts_come_back_in_their_order_and_are_scored_against_the_references(sc
     assert found["texts_a_second"] > 0
     assert ("bleu_signature" in found) == (score == "bleu")
     assert next(name for name in found if name.startswith("test_")) == f"test_{score}"
+
+
+class Wavers:
+    """To it a short text is a little likelier than a long one, of which a greedy search never hears."""
+
+    def start(self, source: Tensor) -> Any:
+        return SimpleNamespace(reorder=lambda sequences: None, steps=0)
+
+    def step(self, tokens: Tensor, state: Any) -> Tensor:
+        state.steps += 1
+        chances = torch.full((len(tokens), 6), 1e-9)
+        chances[tokens == BEGIN, 4:] = torch.tensor([0.6, 0.4])
+        chances[tokens == 4, END] = 1.0
+        chances[tokens == 5, END if state.steps > 3 else 5] = 1.0
+        return chances.log()
+
+
+@pytest.mark.parametrize(("beams", "penalty", "found"), [(2, 0.0, "4"), (2, 1.0, "5 5 5"), (1, 1.0, "4")])
+def test_texts_are_decoded_with_the_beams_and_the_penalty_of_the_definition(
+    beams: int, penalty: float, found: str
+) -> None:
+    pairs = pairs_of([[4]], [[4]])
+    data = PairSet("wavers", pairs, pairs, pairs, {"val": ["4"], "test": ["4"]}, 6, _joined, "rouge_l")
+    asked = TextPairs(data, 100, Decoding(beams=beams, length_penalty=penalty))
+    assert asked.texts(Wavers(), pairs) == [found]  # type: ignore[arg-type]
 
 
 def _joined(tokens: Any) -> str:
@@ -394,3 +420,6 @@ def test_options_of_texts_are_checked() -> None:
         Train(average=4, epochs=3, stop="last")
     with pytest.raises(ValueError, match="beams is 0, needed at least 1"):
         Decoding(beams=0)
+    for penalty in (math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"length_penalty is {penalty}, needed a finite number"):
+            Decoding(length_penalty=penalty)
