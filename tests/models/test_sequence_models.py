@@ -113,6 +113,23 @@ def test_the_published_base_has_seven_blocks_of_512_channels_in_the_encoder_and_
     assert model.encoder[0].feed_forward[0].weight.shape == (2048, 512)
 
 
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_options_reach_every_block(pre_norm):
+    options = {"norm": "edges", "glu": False, "pre_norm": pre_norm}
+    drops = {"dropout": 0.3, "weight_dropout": 0.2, "input_dropout": 0.4}
+    translate, speak = (build("light", **options, **drops) for build in (translator, language_model))
+    norms = (translate.encoder_norm, translate.decoder_norm, speak.last_norm)
+    assert {isinstance(norm, nn.LayerNorm) for norm in norms} == {pre_norm}
+    assert translate.source.dropout.p == translate.target.dropout.p == speak.embedding.dropout.p == 0.3
+    for block in (*translate.encoder, *translate.decoder, *speak.blocks):
+        assert (block.pre_norm, block.dropout.p) == (pre_norm, 0.3)
+        assert isinstance(block.mixer.inward, nn.Linear) and block.mixer.dropout.p == 0.4
+        assert (block.mixer.convolution.norm, block.mixer.convolution.weight_dropout) == ("edges", 0.2)
+    assert {block.cross.weight_dropout for block in translate.decoder} == {0.2}
+    attends = (translator("self-attention", **drops).decoder[0], language_model("self-attention", **drops).blocks[0])
+    assert {block.mixer.weight_dropout for block in attends} == {0.2}
+
+
 @pytest.mark.parametrize(
     "softmax", [{}, {"softmax": "adaptive", "cutoffs": (3, 7), "channels": 16}], ids=["tied", "adaptive"]
 )
