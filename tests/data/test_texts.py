@@ -129,6 +129,22 @@ def test_what_does_not_fit_together_is_refused(write: Writer) -> None:
         load(path, folder=path.parent, dense=True)
 
 
+def test_subwords_are_learnt_from_what_trains_and_a_line_ends_at_a_newline_alone(write: Writer) -> None:
+    lines = ["ein Mann\u2028läuft", "Ж"]
+    path = write_translation(write, late_de_gz=packed(lines), late_en_gz=packed(lines))
+    loaded = load(path, folder=path.parent)
+    assert isinstance(loaded, PairSet)
+    assert loaded.references["test"] == lines
+    assert all(UNKNOWN in tokens[1] for tokens in (loaded.test.source, loaded.test.target))
+
+
+def test_a_file_that_a_manifest_does_not_name_is_refused(write: Writer) -> None:
+    path = write_translation(write)
+    path.write_text(path.read_text().replace('name = "val.en.gz"', 'name = "valid.en.gz"'))
+    with pytest.raises(ValueError, match=r"has no file val\.en\.gz: needed one \[\[files\]\] of that name"):
+        load(path, folder=path.parent)
+
+
 def test_a_split_needs_its_own_files_alone(write: Writer) -> None:
     path = write_translation(write, early_de_gz=packed(GERMAN[:1]), early_en_gz=packed(ENGLISH[:1]))
     for language in ("de", "en"):

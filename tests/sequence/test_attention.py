@@ -163,6 +163,13 @@ def test_four_maps_of_1024_channels_are_4_194_304_weights():
     assert sum(p.numel() for p in SelfAttention(1024, 16).parameters() if p.dim() == 2) == 4_194_304
 
 
+def test_initial_weights_are_those_of_torchs_module_and_biases_zero():
+    layer, bound = SelfAttention(128, 4), (6 / 256) ** 0.5
+    for part, gain in ((layer.query, 0.5**0.5), (layer.key, 0.5**0.5), (layer.value, 0.5**0.5), (layer.output, 1.0)):
+        assert 0.98 * gain * bound < part.weight.abs().max() <= gain * bound
+        assert (part.bias == 0).all()
+
+
 def test_weights_are_dropped_in_training_only():
     layer, x = SelfAttention(6, 2, weight_dropout=1.0), torch.randn(2, 3, 6)
     close(layer(x), layer.output.bias.expand(2, 3, 6))
