@@ -1,5 +1,7 @@
 """Lightweight and dynamic convolution are attention on a band graph; conv1d judges the former as well."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,8 @@ from graphattn.sequence import DynamicConv, LightweightConv, dynamic_conv, light
 
 HEADS, CHANNELS = 2, 6
 CONVOLUTIONS = {"light": lightweight_conv, "dynamic": dynamic_conv}
+# Where there is no GPU, Triton's kernels are interpreted.
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu]) if torch.cuda.is_available() else "cpu"
 BACKENDS = ["reference", *(["cpu"] if native.kernels is not None else [])]
 
 
@@ -39,6 +43,22 @@ def test_they_are_attention_on_a_band_graph_in_output_and_gradients(kind, band, 
         ours = with_gradients(CONVOLUTIONS[kind](x, logits, left, norm=norm, padding=missing), x, logits)
     for actual, expected in zip(ours, with_gradients(judge(x, logits, left, norm, missing), x, logits), strict=True):
         close(actual, expected)
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
+@pytest.mark.parametrize("where", [GPU])
+@pytest.mark.parametrize("band", ["causal", "longer than the sequence", "one step"])
+@pytest.mark.parametrize("norm", ["taps", "edges"])
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_on_the_back_end_for_gpus_too(kind, norm, band, where):
+    steps, left, right = BANDS[band]
+    x, logits = sample(kind, 3, steps, left + 1 + right)
+    missing = paddings(3, steps)["scattered"]
+    there = [leaf.detach().to(where).requires_grad_() for leaf in (x, logits)]
+    with ops.use(backend="gpu"):
+        ours = with_gradients(CONVOLUTIONS[kind](*there, left, norm=norm, padding=missing.to(where)), *there)
+    for actual, expected in zip(ours, with_gradients(judge(x, logits, left, norm, missing), x, logits), strict=True):
+        close(actual.cpu(), expected)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
