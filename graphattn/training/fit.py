@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from graphattn.training.averaging import average_states
 from graphattn.training.captured import CapturedGradients, captured
+from graphattn.training.ranks import check_same, same_random_state
 from graphattn.training.schedules import set_rate
 from graphattn.training.stopping import Rule
 from graphattn.training.tasks import Task
@@ -81,6 +82,7 @@ def fit(
         content = torch.load(last, map_location=fabric.device, weights_only=True)
         restore(content, model, optimizer)
         course.resume(content)
+    check_same("the epochs done in the folder of runs", str(course.epoch))
     epoch: Callable[[int], Tensor] = partial(train_epoch, fabric, model, task, optimizer, rate)
     if cuda_graph:
         epoch = _replayed(fabric, model, task, optimizer, rate)
@@ -138,6 +140,7 @@ def train_epoch(
     models that share nothing. `gradients` gives a batch's loss and leaves its gradients in the parameters.
     """
     gradients = gradients or partial(_gradients, fabric, model, task, optimizer)
+    same_random_state()  # else what is sampled could not be drawn again by a run that goes on from the first's state
     losses = []
     for step, batch in enumerate(task.batches(), done):
         if rate is not None:

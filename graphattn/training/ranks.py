@@ -1,7 +1,7 @@
 """Data-parallel training: several processes, the ranks, each with a share of every batch and the same model.
 
 `torchrun` starts them, Lightning Fabric joins them, torch's DDP averages their gradients; here is what is left: which
-share is whose, what it counts for, and that all ranks mean the same experiment.
+share is whose, what it counts for, and that all ranks mean the same experiment and draw the same order.
 """
 
 from __future__ import annotations
@@ -56,11 +56,23 @@ class Shares(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         _, ranks = number()
+        same_random_state()
         for batch in torch.randperm(self.count).split(self.size):
             yield batch[self.rank :: ranks].tolist()
 
     def __len__(self) -> int:
         return -(-self.count // self.size)
+
+
+def same_random_state() -> None:
+    """All ranks go on with the first one's random numbers, those of the CPU: dropout on shares of unequal size draws
+    unequally many.
+    """
+    _, ranks = number()
+    if ranks > 1:
+        state = [torch.get_rng_state()]
+        dist.broadcast_object_list(state)
+        torch.set_rng_state(state[0])
 
 
 def weighted(loss: Tensor, count: int | Tensor) -> Tensor:

@@ -172,6 +172,8 @@ def run_seeds_on_ranks(jobs: list[Job]) -> Iterator[Finished]:
     before stays, and the same command goes on from there.
     """
     for job in jobs:
+        joined(job.device, job.experiment.train.precision)  # so that they can be compared
+        check_same(f"seed {job.seed} in the folder of runs", "its result" if job.done.exists() else "none")
         yield Finished(job.seed, run_seed(job))
 
 

@@ -92,6 +92,15 @@ def test_a_seed_that_fails_is_reported_and_the_others_count(tmp_path: Path) -> N
     assert re.match("(FileNotFound|Value)Error: .*ppi", str(found[1].error))
 
 
+def test_what_no_machine_has_is_not_waited_for(tmp_path: Path) -> None:
+    (job,) = jobs(tmp_path, 1)
+    job = replace(job, threads=10_000)
+    with pytest.raises(
+        ValueError, match=r"a seed takes 10000 cores and 0 GPUs, which no machine of the Ray cluster has"
+    ):
+        next(run_seeds_on_ray([job]))
+
+
 def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"--executor ray needs Ray: pip install 'graphattn\[ray\]'"):

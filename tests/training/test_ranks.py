@@ -58,10 +58,12 @@ def test_two_ranks_end_with_the_weights_of_one(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import os, sys
+import os, shutil, sys
+from pathlib import Path
 import torch
 from torch import nn
-from graphattn.models import MODELS
+from graphattn import experiment
+from graphattn.training import Job, run_seed, run_seeds_on_ranks
 from graphattn.training.ranks import Shares, check_same, joined, number, weighted
 
 fabric = joined("cpu", "32-true")
@@ -76,6 +78,25 @@ if kind == "gradients":
         fabric.backward(loss)
     if rank == 0:
         torch.save([p.grad for p in model.parameters()], "grads.pt")
+elif kind == "order":
+    found = []
+    for epoch in range(3):
+        found.append(list(Shares(9, 5)))
+        torch.rand(len(found[-1][0]))  # as dropout on shares of unequal size
+    torch.save(found, f"order-{rank}.pt")
+elif kind == "folders":
+    definition = experiment.load("digits/gat", ["train.epochs=2", "train.batch=50", "train.neighbors=[2,2]"])
+    job = Job(definition, 0, Path(f"runs-{rank}"), device="cpu", checkpoint_every=0.0)
+    last, kept = job.seed_folder / "last.pt", Path("last.pt")
+    run_seed(job, lambda row: shutil.copy(last, kept) if last.exists() else None)
+    for attempt in range(2):
+        try:
+            list(run_seeds_on_ranks([job]))
+        except ValueError as error:
+            print(error)
+        if rank == 0:
+            job.done.unlink(missing_ok=True)
+            shutil.copy(kept, last)
 elif kind == "disagree":
     check_same("the data", f"set {rank}")
 elif kind == "lost":
@@ -100,6 +121,26 @@ def test_unequal_shares_give_the_gradient_of_the_whole(script: Path, tmp_path: P
         found.append(torch.load(tmp_path / "grads.pt", weights_only=True))
     for alone, together in zip(*found, strict=True):
         torch.testing.assert_close(together, alone)
+
+
+def test_all_ranks_draw_the_same_order_whatever_else_they_draw(script: Path, tmp_path: Path) -> None:
+    done = ranks([str(script), "order"], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"order-{rank}.pt", weights_only=True) for rank in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert [len(share) for share in one] == [3, 2]
+        assert sorted(node for share in one + other for node in share) == list(range(9)), "each once, in every epoch"
+    assert first[0] != first[1] != first[2]
+
+
+def test_ranks_that_see_other_runs_do_not_go_on(script: Path, tmp_path: Path) -> None:
+    done = ranks([str(script), "folders"], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for found in (
+        "seed 0 in the folder of runs: rank 0 has its result, rank 1 has none;",
+        "the epochs done in the folder of runs: rank 0 has 1, rank 1 has 0;",
+    ):
+        assert done.stdout.count(f"the ranks disagree on {found}") == 2, "each rank says it"
 
 
 def test_ranks_that_disagree_say_so(script: Path, tmp_path: Path) -> None:
