@@ -16,6 +16,7 @@ from torch_geometric.sampler import NeighborSampler as PyGNeighborSampler
 from torch_geometric.sampler.base import SubgraphType
 
 from graphattn.data.neighbor_sampler import NeighborSampler
+from graphattn.record import one_of
 
 
 class NeighborLoader(NodeLoader):
@@ -76,6 +77,7 @@ class NeighborLoader(NodeLoader):
                 weight_attr=weight_attr,
                 is_sorted=is_sorted,
             )
+        _check_seeds(data, input_nodes, input_time)
         super().__init__(
             data=data,
             node_sampler=neighbor_sampler,
@@ -139,3 +141,23 @@ class NeighborLoader(NodeLoader):
         finish = self.filter_fn if transformed_late else self._transformed
         for number, index in enumerate(self.batch_sampler):
             yield partial(make, number, index), finish
+
+
+def _check_seeds(data: Data | HeteroData, input_nodes: Any, input_time: Tensor | None) -> None:
+    if isinstance(data, HeteroData):
+        kind, seeds = (input_nodes, None) if input_nodes is None or isinstance(input_nodes, str) else input_nodes
+        one_of(kind, data.node_types, "kind of input_nodes")
+        count = data[kind].num_nodes
+    else:
+        seeds, count = input_nodes, data.num_nodes
+    asked = count if seeds is None else len(seeds)
+    if isinstance(seeds, Tensor) and seeds.dtype == torch.bool:
+        if seeds.shape != (count,):
+            raise ValueError(
+                f"input_nodes is a mask of shape {tuple(seeds.shape)}, needed [{count}]: one for each node"
+            )
+        asked = int(seeds.sum())
+    if input_time is not None and input_time.shape != (asked,):
+        raise ValueError(
+            f"input_time has shape {tuple(input_time.shape)} for {asked} input_nodes: needed a time for each"
+        )

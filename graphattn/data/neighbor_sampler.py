@@ -20,6 +20,8 @@ from graphattn.record import one_of
 NodeKind = str | None  # None: the only one
 EdgeKind = tuple[str, str, str] | None
 
+_TIMES = "whole numbers, e.g. seconds as int64"
+
 
 class NeighborSampler(PyGNeighborSampler):
     """Samples neighbours hop by hop, as PyG's sampler does with pyg-lib: same arguments, same outputs, same
@@ -36,7 +38,8 @@ class NeighborSampler(PyGNeighborSampler):
 
     Raises:
         ImportError: the package was installed without its compiled kernels.
-        ValueError: an attribute that does not exist, weights that are negative or not finite, seeds that are no nodes.
+        ValueError: an attribute that does not exist or has another length, weights that are negative or not finite,
+            seeds that are no nodes, edges said to be sorted that are not; an adjacency matrix that is a torch tensor.
         IndexError: an edge that ends at no node.
     """
 
@@ -129,8 +132,9 @@ class NeighborSampler(PyGNeighborSampler):
                     raise ValueError(
                         f"the seeds{f' {kind}' if kind else ''} have no times of their own: give input_time"
                     )
-        for kind in seeds:
-            _check_times(times.get(kind), "input_time")
+        for kind, some in seeds.items():
+            _check_whole(some, "input_nodes", "numbers of nodes")
+            _check_whole(times.get(kind), "input_time", _TIMES)
         wanted = self.num_neighbors.get_values(self.edge_types if hetero else None)
         nodes, edges = self._graph.sample(
             [wanted[kind] for kind in self.edge_types] if hetero else [wanted],
@@ -165,18 +169,24 @@ def _by_receiver(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """ptr, senders and which edges they are: grouped by receiver, in a group by time, else in the order given."""
     if "edge_index" not in edges:  # a sparse adjacency
+        for name in ("adj", "adj_t"):
+            if isinstance(edges.get(name), Tensor):
+                raise ValueError(f"{name} is a tensor: needed edge_index, e.g. of torch_geometric.utils.to_edge_index")
         return to_csc(edges, device="cpu", is_sorted=is_sorted, src_node_time=node_time, edge_time=edge_time)
     senders, receivers = edges.edge_index.cpu()
+    checked = Graph(senders, receivers, *sizes)
+    times = edge_time.cpu() if edge_time is not None else None if node_time is None else node_time.cpu()[senders]
     if is_sorted:
-        checked = Graph(senders, receivers, *sizes)
+        same = receivers.diff() == 0
         if (receivers.diff() < 0).any():
             raise ValueError("is_sorted is true, but the edges are not sorted by receiver: leave it out")
+        if times is not None and (times.diff() < 0)[same].any():
+            raise ValueError("is_sorted is true, but edges of one receiver are not sorted by time: leave it out")
         return index2ptr(checked.receivers, sizes[1]), checked.senders.clone(), None  # not the caller's to change
-    times = edge_time.cpu() if edge_time is not None else None if node_time is None else node_time.cpu()[senders]
     by_time = None if times is None else times.argsort(stable=True)
     if by_time is not None:
-        senders, receivers = senders[by_time], receivers[by_time]
-    order = Graph(senders, receivers, *sizes).by_receiver
+        checked = Graph(senders[by_time], receivers[by_time], *sizes)
+    order = checked.by_receiver
     return order.ptr, order.others, order.edges if by_time is None else by_time[order.edges]
 
 
@@ -209,8 +219,12 @@ def _times(data: Data | HeteroData, name: str | None) -> tuple[dict[Any, Tensor]
     else:
         of_nodes = {None: data[name]} if name in data and data.is_node_attr(name) else {}
         of_edges = {None: data[name]} if name in data and data.is_edge_attr(name) else {}
-    for times in (*of_nodes.values(), *of_edges.values()):
-        _check_times(times, f"time_attr {name!r}")
+    for kind, times in (*of_nodes.items(), *of_edges.items()):
+        _check_whole(times, f"time_attr {name!r}", _TIMES)
+        store = data if kind is None else data[kind]
+        things, count = ("edges", store.num_edges) if kind in of_edges else ("nodes", store.num_nodes)
+        if times.shape != (count,):
+            raise ValueError(f"time_attr {name!r} has shape {tuple(times.shape)} for {count} {things}: needed one each")
     if bool(of_nodes) == bool(of_edges):
         found = "both nodes and edges have it" if of_nodes else "neither nodes nor edges have it"
         raise ValueError(f"time_attr is {name!r}, but {found}: needed an attribute of the nodes or of the edges")
@@ -241,9 +255,9 @@ def _ordered(values: Tensor | None, perm: Tensor | None) -> Tensor | None:
     return values if values is None or perm is None else values[perm]
 
 
-def _check_times(times: Tensor | None, what: str) -> None:
-    if times is not None and (times.is_floating_point() or times.is_complex()):
-        raise ValueError(f"{what} has dtype {times.dtype}: needed whole numbers, e.g. seconds as int64")
+def _check_whole(values: Tensor | None, what: str, needed: str) -> None:
+    if values is not None and (values.is_floating_point() or values.is_complex()):
+        raise ValueError(f"{what} has dtype {values.dtype}: needed {needed}")
 
 
 def _long(values: Tensor | None) -> Tensor | None:

@@ -296,6 +296,29 @@ def test_several_kinds_of_nodes_and_edges() -> None:
                 assert torch.equal(batch[kind].x, data[kind].x[batch[kind].n_id])
 
 
+@pytest.mark.parametrize(("kind", "things"), [("paper", "6 nodes"), (("paper", "cites", "paper"), "6 edges")])
+@pytest.mark.parametrize("count", [5, 7])
+def test_several_kinds_need_a_time_for_each_of_a_kind(kind: Any, things: str, count: int) -> None:
+    data = two_kinds()
+    data[kind].time = torch.arange(count)
+    with pytest.raises(ValueError, match=rf"time_attr 'time' has shape \({count},\) for {things}: needed one each"):
+        NeighborSampler(data, [2], time_attr="time")
+
+
+@pytest.mark.parametrize("seeds", [None, "book", ("book", None)])
+def test_seeds_are_of_a_kind_that_is_there(seeds: Any) -> None:
+    data = two_kinds()
+    with pytest.raises(ValueError, match=r"unknown kind of input_nodes .*: .*author"):
+        NeighborLoader(data, [2], input_nodes=seeds)
+    assert data.node_types == two_kinds().node_types, "none was added"
+
+
+def test_sorted_edges_with_times_are_sampled_as_others() -> None:
+    data = star(3, time=torch.tensor([2, 1, 2, 3]))
+    loader = NeighborLoader(data, [-1], input_nodes=torch.tensor([0]), time_attr="time", is_sorted=True)
+    assert next(iter(loader)).n_id.tolist() == [0, 1, 2]
+
+
 def test_seeds_without_times_need_some() -> None:
     data = two_kinds()
     data["author"].time = torch.arange(4)
@@ -398,6 +421,15 @@ def weighted(*weights: float) -> Data:
         (star(3, time=torch.arange(3)), {"time_attr": "time"}, "give input_time"),
         (star(3, time=torch.rand(4)), {"time_attr": "time"}, "has dtype torch.float32: needed whole numbers"),
         (star(3, time=torch.arange(4)), {"time_attr": "time", "input_time": torch.rand(4)}, "input_time has dtype"),
+        (star(3), {"input_nodes": torch.tensor([0.5])}, "input_nodes has dtype torch.float32: needed numbers of nodes"),
+        (star(3), {"input_nodes": torch.ones(2, dtype=torch.bool)}, r"a mask of shape \(2,\), needed \[4\]"),
+        (
+            star(3, time=torch.arange(4)),
+            {"time_attr": "time", "input_nodes": torch.tensor([3]), "input_time": torch.arange(4)},
+            r"input_time has shape \(4,\) for 1 input_nodes: needed a time for each",
+        ),
+        (star(3, time=torch.tensor([9, 2, 1, 0])), {"time_attr": "time", "is_sorted": True}, "not sorted by time"),
+        (Data(adj_t=torch.eye(3).to_sparse_csr(), num_nodes=3), {}, "adj_t is a tensor: needed edge_index"),
         (star(3, time=torch.arange(4)), {"time_attr": "time", "subgraph_type": "induced"}, "edges of other times"),
         (star(3), {"temporal_strategy": "last", "replace": True}, "leave out replace and weight_attr"),
         (star(3, w=torch.ones(4)), {"weight_attr": "w"}, "has 4 entries for 3 edges"),
