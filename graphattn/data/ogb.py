@@ -168,7 +168,7 @@ def _labels(labels: Array, manifest: Manifest) -> Array:
         raise ValueError(f"{manifest.name}: labels have {labels.shape[1]} columns, needed 1: a class")
     column = labels[:, 0]
     column = np.where(np.isnan(column), -1, column) if column.dtype.kind == "f" else column
-    if (column != column.astype(np.int64)).any() or column.max(initial=0) >= manifest.sizes.classes:
+    if (column != np.floor(column)).any() or column.max(initial=0) >= manifest.sizes.classes:
         raise ValueError(
             f"{manifest.name}: labels run to {column.max():g}, needed whole numbers from 0 to "
             f"{manifest.sizes.classes - 1}"

@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def read(manifest: Manifest, paths: Mapping[str, Path]) -> RawGraphs:
 def _array(content: bytes, where: str) -> Array:
     try:
         found: Any = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, BadZipFile) as error:
         raise ValueError(f"{where} is no readable array: {error}") from error
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iufb":
         raise ValueError(f"{where} holds no array of numbers")
@@ -89,7 +90,10 @@ def _links(content: bytes, where: str) -> Array:
     """[2, links] int64."""
     try:
         links = json.loads(content)["links"]
-        return np.array([[link["source"] for link in links], [link["target"] for link in links]], dtype=np.int64)
+        found = np.array([[link["source"] for link in links], [link["target"] for link in links]])
+        if found.size and found.dtype != np.int64:  # else halves would be cut off
+            raise TypeError(f"the ends of links are of type {found.dtype}, needed whole numbers")
+        return found.astype(np.int64)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{where} is no graph in node-link form, {{'links': [{{'source': 0, 'target': 1}}, ...]}}: "

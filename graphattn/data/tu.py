@@ -55,6 +55,8 @@ def read(manifest: Manifest, paths: Mapping[str, Path]) -> RawGraphs:
 
 def _table(content: bytes, dtype: type, columns: int | None, where: str) -> Array:
     """[lines, columns], any number of columns if None."""
+    if not content.strip():
+        raise ValueError(f"{where} is empty: take it again")
     try:
         found: Array = np.loadtxt(io.BytesIO(content), dtype=dtype, delimiter=",", ndmin=2, comments=None)
     except ValueError as error:

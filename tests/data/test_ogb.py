@@ -218,6 +218,7 @@ NODES_WRONG = {
         {"raw/node-label": [3, 0, 1, 1, 0, 2, 0]},
         "labels run to 3, needed whole numbers from 0 to 2",
     ),
+    "an endless class": ({"raw/node-label": [np.inf, 0, 1, 1, 0, 2, 0]}, "labels run to inf"),
     "half a class": ({"raw/node-label": [0.5, 0, 1, 1, 0, 2, 0]}, "needed whole numbers"),
     "a negative class": ({"raw/node-label": [-2, 0, 1, 1, 0, 2, 0]}, "a label is -2"),
     "classes in columns": ({"raw/node-label": ANSWERS}, "labels have 2 columns, needed 1"),

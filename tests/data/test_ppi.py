@@ -128,6 +128,14 @@ WRONG = {
     ),
     "no JSON": ({"valid_graph.json": b"{"}, {}, "tiny, valid_graph.json is no graph in node-link form"),
     "no links": ({"valid_graph.json": b"{}"}, {}, "no graph in node-link form.*KeyError: 'links'"),
+    "half a node": (
+        {"valid_graph.json": links((0, 0.5))},  # type: ignore[arg-type]
+        {},
+        "valid_graph.json is no graph .*: the ends of links are of type float64, needed whole numbers",
+    ),
+    "nodes by name": ({"valid_graph.json": links(("0", "1"))}, {}, "are of type <U1"),  # type: ignore[arg-type]
+    "a huge node": ({"valid_graph.json": links((0, 10**30))}, {}, "are of type object"),
+    "half an archive": ({"test_feats.npy": b"PK\x03\x04" + bytes(9)}, {}, "test_feats.npy is no readable array"),
     "too few labels": ({"valid_labels.npy": npy(LABELS[:1])}, {}, r"labels \(1, 2\) .*needed \[N, F\], \[N, C\]"),
     "other features": ({"test_feats.npy": npy(np.zeros((1, 4)))}, {}, "features and labels, needed the same in each"),
     "half an array": ({"test_feats.npy": npy(FEATURES[7:])[:-4]}, {}, "tiny, test_feats.npy is no readable array"),

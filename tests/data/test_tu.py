@@ -90,6 +90,7 @@ def test_standardised_features_are_scaled_by_the_training_nodes(write_tu: Writer
 
 WRONG = {
     "no table": ({"A": "1, 2\n3\n"}, {}, "tiny, A_SET_A.txt is no table of numbers"),
+    "nothing": ({"A": ""}, {}, "tiny, A_SET_A.txt is empty"),
     "words": ({"node_labels": "a\n" * 6}, {}, "tiny, A_SET_node_labels.txt is no table of numbers"),
     "half a line": ({"node_attributes": FILES["node_attributes"][:-3]}, {}, "node_attributes.txt is no table"),
     "three ends": ({"A": "1, 2, 3\n"}, {}, "A_SET_A.txt has 3 numbers a line, needed 2"),
