@@ -28,7 +28,8 @@ class NeighborLoader(NodeLoader):
 
     Up to `prefetch` batches are made ahead in threads, which sample and gather features without Python's lock; how
     many, and in which order they finish, changes nothing. Transforms are called where the batch is used. `num_workers`
-    makes batches in processes instead, as in PyG. Features that lie in a memory-mapped file (`torch.from_file`,
+    makes batches in processes instead, as in PyG; with `pin_memory`, without a `batch_size` or with a sampler that is
+    not ours, each is made when it is asked for. Features that lie in a memory-mapped file (`torch.from_file`,
     `torch.load(mmap=True)`, `torch.from_numpy` of a `numpy.memmap`) are read as far as batches need them.
 
     Args:

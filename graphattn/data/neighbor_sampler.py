@@ -110,7 +110,10 @@ class NeighborSampler(PyGNeighborSampler):
         self.seed: int | None = None
 
     def seeded(self, seed: int) -> NeighborSampler:
-        """The same sampler, which draws what `seed` says instead of asking torch's generator."""
+        """The same sampler, which draws what `seed` says, in each call anew, instead of asking torch's generator.
+
+        `NeighborLoader` adds the number of the batch, but not where processes make it.
+        """
         other = object.__new__(type(self))
         other.__dict__.update(vars(self), seed=seed)
         return other

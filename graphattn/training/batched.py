@@ -84,9 +84,11 @@ class _Batch:
         self.train, self.whence = jobs[0].experiment.train, origin(jobs[0].device)
         done = {job.seed: None for job in jobs if job.done.exists()}
         content: dict[str, Any] = {"ended": done, "seeds": [job.seed for job in jobs if job.seed not in done]}
-        resumed = self.last.exists() and len(done) < len(jobs)
-        if resumed:
-            content = torch.load(self.last, map_location="cpu", weights_only=True)
+        resumed = False
+        if self.last.exists() and len(done) < len(jobs):
+            held = torch.load(self.last, map_location="cpu", weights_only=True)
+            resumed = {*held["seeds"], *held["ended"]} == {job.seed for job in jobs}  # else of others, with these ends
+            content = held if resumed else content
         self.ended = {
             job.seed: Finished(job.seed, None if (error := content["ended"][job.seed]) else run_seed(job), error)
             for job in jobs

@@ -39,7 +39,7 @@ def number() -> tuple[int, int]:
 
 
 class Shares(Sampler[list[int]]):
-    """Of each batch of `size` out of `count` the part that is this rank's; all ranks draw the same order.
+    """Of each batch of `size` out of `count` the part that is this rank's; all ranks begin together, in one order.
 
     Raises:
         ValueError: a batch, or what is left for the last one, is too small to give each rank something.

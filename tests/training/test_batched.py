@@ -197,6 +197,20 @@ def test_a_killed_batch_goes_on(tmp_path: Path, epoch: int) -> None:
     assert not (tmp_path / "killed" / "batch-0-5").exists()
 
 
+def test_a_checkpoint_of_other_seeds_is_not_taken(tmp_path: Path) -> None:
+    def kill(rows: dict[int, dict[str, float]]) -> None:
+        if any(row["epoch"] == 3 for row in rows.values()):
+            raise Killed
+
+    waiting = jobs(defined("mlp"), tmp_path, 4, checkpoint_every=0)
+    with pytest.raises(Killed):
+        batched([waiting[0], waiting[3]], kill)
+    assert (tmp_path / "batch-0-3" / "last.pt").exists()
+    found = batched(waiting)
+    assert sorted(found) == [0, 1, 2, 3]
+    assert all(numbers(finished)["epochs"] == 12 for finished in found.values())
+
+
 def test_done_seeds_are_not_run_again(tmp_path: Path) -> None:
     waiting = jobs(defined(), tmp_path)
     tampered = run_seed(waiting[1]) | {"test_accuracy": 1.25}
