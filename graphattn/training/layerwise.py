@@ -30,12 +30,14 @@ def layerwise(
     result is in the CPU's memory whatever device the model is on.
 
     Raises:
-        ValueError: a model whose layers look further than one hop, or a batch size below 1.
+        ValueError: a model whose layers look further than one hop, features not dense, or a batch size below 1.
     """
     if not getattr(model, "by_hop", False):  # a Layered, or one that Fabric has wrapped
         raise ValueError(
             f"{type(model).__name__} cannot be run layer by layer: needed a model with step(), a hop a layer"
         )
+    if getattr(x, "layout", None) != torch.strided:
+        raise ValueError(f"x is a sparse {type(x).__name__}, whose rows cannot be taken: needed x.to_dense()")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}, needed at least 1")
     if getattr(model, "edge_dim", None) is None:

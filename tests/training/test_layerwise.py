@@ -11,6 +11,7 @@ from cases import GRAPHS, SQUARE, close, edge_index
 from torch import nn
 from torch_geometric.data import Data
 
+from graphattn.conv import SparseFeatures
 from graphattn.data import NeighborLoader
 from graphattn.models import MODELS
 from graphattn.models.layered import Layered
@@ -84,6 +85,9 @@ def test_what_cannot_be_run_layer_by_layer() -> None:
     edges = edge_index(GRAPHS["random"])
     with pytest.raises(ValueError, match=r"GCN cannot be run layer by layer: needed a model with step\(\)"):
         layerwise(MODELS["gcn"](WIDTH, CLASSES), features(30), edges)  # type: ignore[arg-type]
+    for sparse in (features(30).to_sparse(), SparseFeatures.from_dense(features(30))):
+        with pytest.raises(ValueError, match=r"x is a sparse .*: needed x.to_dense\(\)"):
+            layerwise(network("gat"), sparse, edges)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch_size is 0, needed at least 1"):
         layerwise(network("gat"), features(30), edges, batch_size=0)
 
