@@ -433,6 +433,7 @@ def test_ranks_share_each_batch(augment: Any, monkeypatch: pytest.MonkeyPatch) -
         return [[images for images, _ in asked.batches()] for _ in range(2)]
 
     whole, shares = epochs(), []
+    monkeypatch.setattr("graphattn.training.ranks.same_random_state", lambda: None)  # there are no others to ask
     for rank in (0, 1):
         monkeypatch.setattr("graphattn.training.ranks.number", lambda rank=rank: (rank, 2))
         shares.append(epochs())

@@ -174,6 +174,7 @@ def test_one_process_has_all_shares() -> None:
 
 def test_a_batch_too_small_to_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("graphattn.training.ranks.number", lambda: (1, 3))
+    monkeypatch.setattr("graphattn.training.ranks.same_random_state", lambda: None)  # there are no others to ask
     with pytest.raises(ValueError, match="a batch has 2 of 10, which 3 ranks cannot share"):
         Shares(10, 4)
     assert [len(share) for share in Shares(9, 6)] == [2, 1]
