@@ -68,11 +68,7 @@ def run(
     set_: Overrides = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Seeds side by side; default: one a core (one on a GPU). They share the cores, each with no more "
-            "threads than OMP_NUM_THREADS where that is set.",
-        ),
+        typer.Option(min=1, help="Seeds side by side, OMP_NUM_THREADS each at most; default: one a core or GPU."),
     ] = None,
     runs: Runs = Path("runs"),
     fresh: Annotated[bool, typer.Option(help="Forget earlier runs of this definition and begin again.")] = False,

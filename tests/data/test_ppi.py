@@ -27,7 +27,7 @@ def npy(array: Any) -> bytes:
     return buffer.getvalue()
 
 
-def links(*pairs: tuple[int, int]) -> bytes:
+def links(*pairs: tuple[Any, Any]) -> bytes:
     return json.dumps({"nodes": [], "links": [{"source": a, "target": b} for a, b in pairs]}).encode()
 
 
@@ -129,11 +129,11 @@ WRONG = {
     "no JSON": ({"valid_graph.json": b"{"}, {}, "tiny, valid_graph.json is no graph in node-link form"),
     "no links": ({"valid_graph.json": b"{}"}, {}, "no graph in node-link form.*KeyError: 'links'"),
     "half a node": (
-        {"valid_graph.json": links((0, 0.5))},  # type: ignore[arg-type]
+        {"valid_graph.json": links((0, 0.5))},
         {},
         "valid_graph.json is no graph .*: the ends of links are of type float64, needed whole numbers",
     ),
-    "nodes by name": ({"valid_graph.json": links(("0", "1"))}, {}, "are of type <U1"),  # type: ignore[arg-type]
+    "nodes by name": ({"valid_graph.json": links(("0", "1"))}, {}, "are of type <U1"),
     "a huge node": ({"valid_graph.json": links((0, 10**30))}, {}, "are of type object"),
     "half an archive": ({"test_feats.npy": b"PK\x03\x04" + bytes(9)}, {}, "test_feats.npy is no readable array"),
     "too few labels": ({"valid_labels.npy": npy(LABELS[:1])}, {}, r"labels \(1, 2\) .*needed \[N, F\], \[N, C\]"),

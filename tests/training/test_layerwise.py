@@ -85,9 +85,10 @@ def test_what_cannot_be_run_layer_by_layer() -> None:
     edges = edge_index(GRAPHS["random"])
     with pytest.raises(ValueError, match=r"GCN cannot be run layer by layer: needed a model with step\(\)"):
         layerwise(MODELS["gcn"](WIDTH, CLASSES), features(30), edges)  # type: ignore[arg-type]
+    sparse: Any
     for sparse in (features(30).to_sparse(), SparseFeatures.from_dense(features(30))):
         with pytest.raises(ValueError, match=r"x is a sparse .*: needed x.to_dense\(\)"):
-            layerwise(network("gat"), sparse, edges)  # type: ignore[arg-type]
+            layerwise(network("gat"), sparse, edges)
     with pytest.raises(ValueError, match="batch_size is 0, needed at least 1"):
         layerwise(network("gat"), features(30), edges, batch_size=0)
 
