@@ -34,6 +34,10 @@ class Train:
     root of the steps of the warm-up over those so far; `one-cycle`, as torch.optim.lr_scheduler.OneCycleLR with
     constant momentum. For the first `warmup` epochs, which count among them, it rises linearly, or is `warmup_lr`.
 
+    `matmul_precision` is how exactly products of float32 matrices are computed: `highest`, as float32; `high`, as TF32
+    where the device has it (NVIDIA from Ampere on); `medium`, also from factors rounded to bfloat16 and summed in
+    float32 where that is faster (CPUs with AMX). Unlike with precision = "bf16-mixed", all that is stored is float32.
+
     `stop` is a rule of `training.stopping`. On images, with `log_gradient`, the mean absolute gradient of the first
     layer's parameters in the last step of each epoch is among the measures.
     """
@@ -66,6 +70,7 @@ class Train:
     window: int = 128
     average: int = 1
     beta2: float = 0.999
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
 
     def __post_init__(self) -> None:
         if self.batch is not None and self.batch < 1:
@@ -138,6 +143,7 @@ _ONLY_WITH: dict[str, tuple[str, tuple[str, ...]]] = {
     "final_lr": ("optimizer", ("adabound", "amsbound", "adaboundw")),
     "factor": ("schedule", ("steps",)),
     "beta2": ("optimizer", ("adam", "adamw")),
+    "matmul_precision": ("precision", ("32-true",)),
     "average": ("stop", ("last",)),
     "warmup": ("schedule", ("constant", "steps", "cosine", "inverse-sqrt")),
 }

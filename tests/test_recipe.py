@@ -49,6 +49,10 @@ from graphattn.recipe import Train
         ),
         ({"optimizer": "adaboundw", "stop": "patience"}, "whose gradient adaboundw does not follow: take another rule"),
         ({"schedule": "cosine", "warmup": 5, "epochs": 5}, "warmup is 5 of 5 epochs, needed fewer"),
+        (
+            {"precision": "64-true", "matmul_precision": "medium"},
+            "matmul_precision is medium, which precision = '64-true' does not look at: leave it out, or take '32-true'",
+        ),
     ],
 )
 def test_what_a_recipe_may_not_say(options: dict[str, Any], message: str) -> None:

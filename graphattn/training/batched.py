@@ -25,6 +25,7 @@ from graphattn.training.fit import (
     train_epoch,
     write_whole,
 )
+from graphattn.training.float32_products import float32_products
 from graphattn.training.optimizers import optimizer_of
 from graphattn.training.provenance import origin
 from graphattn.training.runs import Finished, Job, failure, finish, prepared, run_seed, size
@@ -133,9 +134,10 @@ class _Batch:
     def epoch(self, rows: dict[int, dict[str, float]]) -> Iterator[Finished]:
         """One epoch of all, whose rows come into `rows`; yields those that it ends."""
         started = time.perf_counter()
-        losses = train_epoch(self.fabric, self.model, self.task, self.optimizer).tolist()
-        self.model.eval()
-        measures = self.task.measures(self.model)
+        with float32_products(self.train.matmul_precision):
+            losses = train_epoch(self.fabric, self.model, self.task, self.optimizer).tolist()
+            self.model.eval()
+            measures = self.task.measures(self.model)
         running = self.running
         seconds = (time.perf_counter() - started) / len(running)
         for place in running:

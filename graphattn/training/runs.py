@@ -34,6 +34,7 @@ from graphattn.training import stopping
 from graphattn.training.asked import task
 from graphattn.training.building import built
 from graphattn.training.fit import Outcome, fit
+from graphattn.training.float32_products import float32_products
 from graphattn.training.image_classification import ImageClassification
 from graphattn.training.optimizers import optimizer_of
 from graphattn.training.provenance import OF_A_SEED, origin, together
@@ -89,6 +90,11 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         return json.loads(job.done.read_text(encoding="utf-8"))
     job.seed_folder.mkdir(parents=True, exist_ok=True)  # it has begun
     torch.set_num_threads(job.threads)
+    with float32_products(job.experiment.train.matmul_precision):
+        return _trained(job, on_epoch)
+
+
+def _trained(job: Job, on_epoch: Callable[[dict[str, float]], None]) -> dict[str, Any]:
     whence = origin(job.device)  # before hours of training, in which files and commits may change
     model, loaded, fabric = prepared(job)
     check_same("the experiment", f"{job.experiment.key()}, seed {job.seed}")

@@ -18,6 +18,7 @@ from graphattn.data import NodeData
 from graphattn.experiment import Experiment
 from graphattn.models import MODELS
 from graphattn.models.gat import GAT
+from graphattn.models.mlp import MLP
 from graphattn.models.stacked import Stacked
 from graphattn.training import Finished, Job, run_batch, run_batches, run_seed
 from graphattn.training.provenance import OF_A_SEED
@@ -97,6 +98,22 @@ def test_a_rule_that_counts_the_penalty_counts_each_seeds_own(tmp_path: Path) ->
     kept = [row["best_epoch"] for row in expected.values()]
     losses = [min(curve(job.seed_folder), key=lambda row: row["val_loss"])["epoch"] for job in alone]
     assert kept != losses, "the penalty decides"
+
+
+def test_products_are_as_exact_as_the_definition_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    during, multiply = [], MLP.forward
+
+    def forward(*args: Any, **options: Any) -> torch.Tensor:
+        during.append(torch.get_float32_matmul_precision())
+        return multiply(*args, **options)
+
+    monkeypatch.setattr(MLP, "forward", forward)
+    before = torch.get_float32_matmul_precision()
+    overrides = ["train.precision=32-true", "train.matmul_precision=medium"]
+    for _ in run_batch(jobs(defined("mlp", *overrides, epochs=2), tmp_path)):
+        assert torch.get_float32_matmul_precision() == before
+    assert during
+    assert set(during) == {"medium"}
 
 
 @pytest.mark.parametrize("split", ["public", "random"])

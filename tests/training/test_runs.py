@@ -196,6 +196,24 @@ def test_precision_is_the_definitions(tmp_path: Path, precision: str) -> None:
     assert {value.dtype for value in best.values()} == {torch.float64 if precision == "64-true" else torch.float32}
 
 
+def test_products_are_as_exact_as_the_definition_says_while_it_runs(tmp_path: Path) -> None:
+    before, during = torch.get_float32_matmul_precision(), []
+
+    def on_epoch(row: dict[str, float]) -> None:
+        during.append(torch.get_float32_matmul_precision())
+        if tmp_path / "stops" in tmp_path.iterdir():
+            raise KeyboardInterrupt
+
+    run_seed(Job(short("digits/mlp", "train.matmul_precision=medium"), 0, tmp_path), on_epoch)
+    run_seed(Job(short(), 1, tmp_path), on_epoch)
+    assert during == ["medium"] * 4 + ["highest"] * 4
+    (tmp_path / "stops").touch()
+    with pytest.raises(KeyboardInterrupt):
+        run_seed(Job(short("digits/mlp", "train.matmul_precision=high"), 2, tmp_path), on_epoch)
+    assert during[-1] == "high"
+    assert torch.get_float32_matmul_precision() == before
+
+
 def test_a_model_without_parameters_has_a_result(tmp_path: Path) -> None:
     definition = replace(short(), model=experiment.Model("label-propagation", {"steps": 2}))
     result = run_seed(Job(definition, 0, tmp_path))
