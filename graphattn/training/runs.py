@@ -37,6 +37,7 @@ from graphattn.training.fit import Outcome, fit
 from graphattn.training.float32_products import float32_products
 from graphattn.training.image_classification import ImageClassification
 from graphattn.training.optimizers import optimizer_of
+from graphattn.training.primitive_cache import keep_few_primitives
 from graphattn.training.provenance import OF_A_SEED, origin, together
 from graphattn.training.ranks import check_same, joined
 from graphattn.training.sampled import SampledNodeClassification
@@ -161,6 +162,8 @@ def prepared(job: Job) -> tuple[nn.Module, NodeData | GraphSet | Images | SceneS
     definition = job.experiment
     fabric = joined(job.device, definition.train.precision)
     loaded = data.load(**asdict(definition.data), seed=job.seed, folder=job.data_folder).to(fabric.device)
+    if isinstance(loaded, GraphSet | PairSet) or definition.train.neighbors:  # whose batches differ in size
+        keep_few_primitives()
     model = built(definition, loaded)
     if job.cuda_graph and definition.multitask is not None:
         raise ValueError(
