@@ -46,7 +46,7 @@ class Train:
     weight_decay: float = 5e-4
     decay: Literal["all", "weights", "first"] = "weights"
     epochs: int = 200
-    stop: Literal["none", "gat", "window", "second-half", "patience", "best-score", "last"] = "none"
+    stop: Literal["none", "gat", "gat-score", "window", "second-half", "patience", "best-score", "last"] = "none"
     patience: int = 100
     precision: Literal["32-true", "64-true", "bf16-mixed"] = "32-true"
     batch: int | None = None

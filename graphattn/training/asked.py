@@ -186,7 +186,7 @@ def _of_texts(
             raise ValueError(f"{option} is for graphs or images, {loaded.name} has texts: leave it out")
     if train.batch is None:
         raise ValueError(f"{loaded.name} has texts: needed train.batch, how many of their tokens a step takes")
-    if train.stop in ("gat", "best-score"):
+    if train.stop in ("gat", "gat-score", "best-score"):
         raise ValueError(
             f"train.stop is {train.stop!r}, which wants a score that rises; {loaded.name} has texts, whose epochs "
             f"val_loss tells apart: take 'last', 'none' or 'patience'"

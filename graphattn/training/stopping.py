@@ -40,6 +40,22 @@ class Gat:
 
 
 @dataclass
+class GatScore(Gat):
+    """Stop as `Gat` does; keep the best score, the first of equals. An epoch without a finite loss is not kept.
+
+    For scores that still rise where the loss has begun to: Velickovic et al. stop by both on PPI too, and do not say
+    which epoch they test.
+    """
+
+    kept_score: float = float("-inf")
+
+    def update(self, loss: float, score: float) -> Verdict:
+        keep = score > self.kept_score and loss < float("inf")
+        self.kept_score = score if keep else self.kept_score
+        return super().update(loss, score)._replace(keep=keep)
+
+
+@dataclass
 class Window:
     """Stop when the loss is above the mean of the `patience` losses before it; keep the lowest loss.
 
@@ -116,11 +132,13 @@ class Last:
 
 
 def rule(name: str, patience: int, epochs: int) -> Rule:
-    """`none`, `gat`, `window` (Kipf and Welling's), `second-half` (PyG's benchmark: a window, after half), `patience`
-    (Shchur et al.'s), `best-score` (Platonov et al.'s) or `last`.
+    """`none`, `gat`, `gat-score`, `window` (Kipf and Welling's), `second-half` (PyG's benchmark: a window, after half),
+    `patience` (Shchur et al.'s), `best-score` (Platonov et al.'s) or `last`.
     """
     if name == "gat":
         return Gat(patience)
+    if name == "gat-score":
+        return GatScore(patience)
     if name == "window":
         return Window(patience)
     if name == "second-half":

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from graphattn.training.stopping import BestScore, Gat, Last, Never, Patience, Rule, Window, rule
+from graphattn.training.stopping import BestScore, Gat, GatScore, Last, Never, Patience, Rule, Window, rule
 
 NAN, INF = float("nan"), float("inf")
 
@@ -43,6 +43,20 @@ def losses(*values: float) -> list[tuple[float, float]]:
 )
 def test_gat(epochs: list[tuple[float, float]], kept: list[int], end: int | None) -> None:
     assert seen(Gat(patience=2), epochs) == (kept, end)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "kept", "end"),
+    [
+        pytest.param([(3, 10), (4, 20), (5, 30), (6, 40)], [0, 1, 2, 3], None, id="whatever the loss does"),
+        pytest.param([(3, 10), (2, 10), (1, 5), (0.5, 5)], [0], None, id="the first of equals, and the loss goes on"),
+        pytest.param([(3, 10), (4, 9), (5, 8), (6, 7)], [0], 2, id="two in a row without either"),
+        pytest.param([(3, 0), (3, 0)], [0], None, id="a score of zero is one"),
+        pytest.param([(NAN, 20), (3, 15), (INF, 30), (3, 18), (3, 17)], [1, 3], None, id="not without a finite loss"),
+    ],
+)
+def test_gat_score(epochs: list[tuple[float, float]], kept: list[int], end: int | None) -> None:
+    assert seen(GatScore(patience=2), epochs) == (kept, end)
 
 
 @pytest.mark.parametrize("patience", [1, 3])
@@ -120,6 +134,7 @@ def test_nan_is_not_kept_and_forgets_nothing(stopping: Rule) -> None:
     ("name", "made"),
     [
         ("gat", Gat(7)),
+        ("gat-score", GatScore(7)),
         ("window", Window(7, first=0)),
         ("second-half", Window(7, first=10)),
         ("none", Never()),
@@ -132,7 +147,7 @@ def test_rules_by_name(name: str, made: Rule) -> None:
     assert rule(name, patience=7, epochs=21) == made
 
 
-@pytest.mark.parametrize("name", ["gat", "window", "second-half", "none", "patience", "best-score", "last"])
+@pytest.mark.parametrize("name", ["gat", "gat-score", "window", "second-half", "none", "patience", "best-score", "last"])
 @pytest.mark.parametrize("cut", range(7))
 def test_its_fields_are_its_whole_state(name: str, cut: int) -> None:
     """As a checkpoint stores and restores it."""
