@@ -147,7 +147,9 @@ def test_rules_by_name(name: str, made: Rule) -> None:
     assert rule(name, patience=7, epochs=21) == made
 
 
-@pytest.mark.parametrize("name", ["gat", "gat-score", "window", "second-half", "none", "patience", "best-score", "last"])
+@pytest.mark.parametrize(
+    "name", ["gat", "gat-score", "window", "second-half", "none", "patience", "best-score", "last"]
+)
 @pytest.mark.parametrize("cut", range(7))
 def test_its_fields_are_its_whole_state(name: str, cut: int) -> None:
     """As a checkpoint stores and restores it."""
