@@ -152,6 +152,12 @@ def _check_seeds(data: Data | HeteroData, input_nodes: Any, input_time: Tensor |
     else:
         seeds, count = input_nodes, data.num_nodes
     asked = count if seeds is None else len(seeds)
+    if asked and seeds is not None and not isinstance(seeds, Tensor):
+        found = torch.tensor(seeds).dtype  # of which PyG makes int64: of a mask zeros and ones
+        if found == torch.bool or found.is_floating_point:
+            raise ValueError(
+                f"input_nodes is a {type(seeds).__name__} of {found}: needed numbers of nodes, or a mask as a tensor"
+            )
     if isinstance(seeds, Tensor) and seeds.dtype == torch.bool:
         if seeds.shape != (count,):
             raise ValueError(

@@ -11,6 +11,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cases import GRAPHS, SQUARE, edge_index
@@ -423,6 +424,9 @@ def weighted(*weights: float) -> Data:
         (star(3, time=torch.arange(4)), {"time_attr": "time", "input_time": torch.rand(4)}, "input_time has dtype"),
         (star(3), {"input_nodes": torch.tensor([0.5])}, "input_nodes has dtype torch.float32: needed numbers of nodes"),
         (star(3), {"input_nodes": torch.ones(2, dtype=torch.bool)}, r"a mask of shape \(2,\), needed \[4\]"),
+        (star(3), {"input_nodes": np.array([True] * 4)}, "is a ndarray of torch.bool: .* or a mask as a tensor"),
+        (star(3), {"input_nodes": [False, True, True, True]}, "is a list of torch.bool: needed numbers of nodes"),
+        (star(3), {"input_nodes": [1.7]}, "is a list of torch.float32: needed numbers of nodes"),
         (
             star(3, time=torch.arange(4)),
             {"time_attr": "time", "input_nodes": torch.tensor([3]), "input_time": torch.arange(4)},
