@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -21,8 +23,8 @@ def run_seeds_on_ray(jobs: list[Job], address: str | None = None) -> Iterator[Fi
 
     Raises:
         ImportError: Ray is not installed.
-        ValueError: no machine of the cluster has the cores, or the GPU, that a job takes, for which Ray would wait
-            without a word; those that an autoscaler would add are not counted.
+        ValueError: Ray has started on this machine, which lacks the cores, or the GPU, that a job takes. Machines may
+            join a running cluster: there a warning says what is waited for.
     """
     try:
         import ray
@@ -31,7 +33,8 @@ def run_seeds_on_ray(jobs: list[Job], address: str | None = None) -> Iterator[Fi
     ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
     try:
         gpus = 1 if jobs and jobs[0].device == "cuda" else 0
-        _check_room(ray.nodes(), max((job.threads for job in jobs), default=0), gpus)
+        grows = (address or os.environ.get("RAY_ADDRESS", "local")) != "local"
+        _check_room(ray.nodes(), max((job.threads for job in jobs), default=0), gpus, grows)
         task = ray.remote(num_gpus=gpus, max_retries=1, retry_exceptions=False)(run_seed)
         running = {task.options(num_cpus=job.threads).remote(_absolute(job)): job for job in jobs}
         while running:
@@ -41,15 +44,19 @@ def run_seeds_on_ray(jobs: list[Job], address: str | None = None) -> Iterator[Fi
         ray.shutdown()
 
 
-def _check_room(nodes: list[dict[str, Any]], threads: int, gpus: int) -> None:
+def _check_room(nodes: list[dict[str, Any]], threads: int, gpus: int, grows: bool) -> None:
+    """Ray itself would wait without a word."""
     machines = [node["Resources"] for node in nodes if node["Alive"]]
     if any(has.get("CPU", 0) >= threads and has.get("GPU", 0) >= gpus for has in machines):
         return
     listed = ", ".join(f"{has.get('CPU', 0):g} cores and {has.get('GPU', 0):g} GPUs" for has in machines)
-    raise ValueError(
+    found = (
         f"a seed takes {threads} cores and {gpus} GPUs, which no machine of the Ray cluster has (there are {listed}): "
         f"lower OMP_NUM_THREADS, raise --workers, or take another --device"
     )
+    if not grows:
+        raise ValueError(found)
+    warnings.warn(f"{found}; now waiting for one that joins the cluster", RuntimeWarning, stacklevel=3)
 
 
 def _absolute(job: Job) -> Job:

@@ -101,6 +101,18 @@ def test_what_no_machine_has_is_not_waited_for(tmp_path: Path) -> None:
         next(run_seeds_on_ray([job]))
 
 
+def test_a_machine_that_may_join_a_running_cluster_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    init = ray.init
+    monkeypatch.setattr(ray, "init", lambda address, **options: init("local", **options))
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 0.0}}])  # as yet
+    with pytest.warns(RuntimeWarning, match=r"which no machine of the Ray cluster has \(there are 0 cores .*waiting"):
+        assert numbers(run_seeds_on_ray(jobs(tmp_path, 1, "train.epochs=1"), "head:6379")).keys() == {0}
+
+
 def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ImportError, match=r"--executor ray needs Ray: pip install 'graphattn\[ray\]'"):
