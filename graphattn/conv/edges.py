@@ -124,7 +124,9 @@ def _still(edges: Edges, edge_index: Tensor) -> bool:
 
 @_edges.register_fake
 def _(edge_index: Tensor, num_senders: int, num_receivers: int, loops: int | None) -> tuple[Tensor, ...]:
-    kept = 0 if loops is None else torch.library.get_ctx().new_dynamic_size()
-    total = edge_index.shape[1] if loops is None else kept + loops
+    # The size with a name of its own is that of most tensors: Inductor cannot find it in one that holds a sum of it.
+    total = edge_index.shape[1] if loops is None else torch.library.get_ctx().new_dynamic_size()
+    kept = 0 if loops is None else total - loops
+    torch._check(kept >= 0)
     sizes = (kept, num_receivers + 1, total, total, num_senders + 1, total, total)
     return tuple(edge_index.new_empty(size, dtype=torch.int64) for size in sizes)

@@ -2,7 +2,9 @@
 
 import copy
 import io
+import os
 import pickle
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -254,6 +256,35 @@ def test_compiled_without_graph_breaks_it_computes_the_same(layer, edge_dim, wid
     for found, judge in zip(
         torch.autograd.grad(out.square().sum(), parameters, allow_unused=True),
         torch.autograd.grad(expected.square().sum(), parameters, allow_unused=True),
+        strict=True,
+    ):
+        close(found, judge)
+
+
+class Two(torch.nn.Module):
+    """Two layers with edge features, which each make their own list of edges with self-loops."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(ours.GATConv(4, 4, edge_dim=3) for _ in range(2))
+
+    def forward(self, x, edge_index, edge_attr):
+        for layer in self.layers:
+            x = layer(x, edge_index, edge_attr)
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")  # torch's compiler uses it
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="Inductor needs a C++ compiler")
+def test_inductor_compiles_the_backward_pass_of_two_layers_with_edge_features():
+    model = Two()
+    torch._dynamo.reset()
+    out = torch.compile(model, fullgraph=True)(X, EDGES, EDGE_ATTR)
+    expected, parameters = model(X, EDGES, EDGE_ATTR), list(model.parameters())
+    close(out, expected)
+    for found, judge in zip(
+        torch.autograd.grad(out.square().sum(), parameters),
+        torch.autograd.grad(expected.square().sum(), parameters),
         strict=True,
     ):
         close(found, judge)
