@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from graphattn.depth.wrap import ENTRY, Placed, recorded
+from graphattn.depth.wrap import ENTRY, Placed, arguments, recorded
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class AttentionMap:
 
 
 @torch.no_grad()
-def attention_map(model: nn.Module, x: Tensor, of: Tensor | None = None) -> AttentionMap:
-    """The map of a wrapped `model` on inputs `x` [B, ...], in evaluation mode; of the samples where `of` [B] holds.
+def attention_map(model: nn.Module, x: Any, of: Tensor | None = None) -> AttentionMap:
+    """The map of a wrapped `model` on inputs `x` [B, ...], or a tuple of all its arguments, in evaluation mode; of the
+    samples, or nodes, where `of` [B] holds.
 
     Raises:
         ValueError: the model is not wrapped, or its rule has no weights to show.
@@ -31,7 +33,7 @@ def attention_map(model: nn.Module, x: Tensor, of: Tensor | None = None) -> Atte
     training = {module: module.training for module in model.modules()}
     try:
         with recorded(model) as shown:
-            model.eval()(x)
+            model.eval()(*arguments(x))
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -64,6 +64,7 @@ class ChannelAttention(Rule):
     normalisation: ClassVar[str] = "sigmoid"
     cost: ClassVar[str] = "O(1); holds nothing"
     identity: ClassVar[bool] = False
+    maps_only: ClassVar[bool] = True
     one_shape: ClassVar[bool] = False
 
     @property

@@ -31,6 +31,7 @@ class Dense(Rule):
     normalisation: ClassVar[str] = "none"
     cost: ClassVar[str] = "O(t); holds t maps"
     identity: ClassVar[bool] = False
+    maps_only: ClassVar[bool] = True
     replaces_shortcut: ClassVar[bool] = True
     reads_entry: ClassVar[bool] = True
 

@@ -29,6 +29,7 @@ class IterativeAggregation(Rule):
     normalisation: ClassVar[str] = "none"
     cost: ClassVar[str] = "O(1); holds the aggregate"
     identity: ClassVar[bool] = False
+    maps_only: ClassVar[bool] = True
     holds_one: ClassVar[bool] = True
 
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
@@ -80,6 +81,7 @@ class HierarchicalAggregation(Rule):
     normalisation: ClassVar[str] = "none"
     cost: ClassVar[str] = "O(log t); holds log t maps"
     identity: ClassVar[bool] = False
+    maps_only: ClassVar[bool] = True
 
     def modules(self, places: Sequence[Place]) -> list[nn.Module]:
         children = tree(len(places)).in_degree.tolist()

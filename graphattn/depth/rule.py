@@ -17,7 +17,8 @@ Score = Literal["constant", "static", "query-only", "key-only", "query-key", "ma
 @dataclass(frozen=True)
 class Place:
     """A block of the network behind which a rule is put: its name there, and the shapes, without the batch, of its
-    input, its output and its shortcut, which is its input or what its own `downsample` gives: (C, H, W) or (T, C).
+    input, its output and its shortcut, which is its input or what its own `downsample` gives: (C, H, W), (T, C) or,
+    of nodes, (C,).
     """
 
     name: str
@@ -54,6 +55,7 @@ class Rule(ABC):
     one_shape    layers that attend to each other must be of one shape, or be aligned
     holds_one    what the memory holds where the shape changes is one map
     remembers    a layer reads what others of its scope have left in the memory
+    maps_only    it is for maps [C, H, W], not for tokens or the nodes of a graph
     reads_entry    node 0 of its graph is what enters the scope, node t the t-th layer; else node 0 is the first layer
     """
 
@@ -66,6 +68,7 @@ class Rule(ABC):
     identity: ClassVar[bool]
     replaces_shortcut: ClassVar[bool] = False
     one_shape: ClassVar[bool] = True
+    maps_only: ClassVar[bool] = False
     reads_entry: ClassVar[bool] = False
     holds_one: ClassVar[bool] = False
 

@@ -18,17 +18,17 @@ from graphattn.depth.rule import Place, Rule
 ENTRY = "entry"
 
 
-def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Tensor) -> nn.Module:
+def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Any) -> nn.Module:
     """Put `rule` behind the blocks of `model` named by `blocks`, in place, and return the model.
 
     Args:
-        model: any network in which these blocks run once a forward pass, each giving a tensor [B, C, H, W] or [B, T, C]
-            (or a tuple that begins with one).
+        model: any network in which these blocks run once a forward pass, each giving a tensor [B, C, H, W], [B, T, C]
+            or [N, C] (or a tuple that begins with one).
         blocks: names of submodules, or patterns such as "layer*.*" (`*` stops at no dot, but a pattern must have as
             many dots as the name).
         rule: a `Rule`; see `graphattn.depth`.
-        example: an input [B, ...], run once without gradient in evaluation mode to learn the order and the shapes of
-            the blocks.
+        example: an input [B, ...], or a tuple of all arguments, such as (x, edge_index); run once without gradient in
+            evaluation mode to learn the order and the shapes of the blocks.
 
     What the rule adds is on the device, of the dtype and in the mode of the blocks. State dicts of the unwrapped model
     still load: the rule's own parameters then keep the values they have. Nothing is retained between iterations.
@@ -38,12 +38,15 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Ten
 
     Raises:
         ValueError: no or twice wrapped blocks, blocks within each other or of two names, blocks that do not run once
-            each, or whose shapes do not fit; the model is then as it was.
+            each, or whose shapes do not fit, or not the rule; the model is then as it was.
         TypeError: blocks that give no tensor.
     """
     names = _matching(model, [blocks] if isinstance(blocks, str) else list(blocks))
     places = _observed(model, names, example)
     memory, made = LayerMemory(), []
+    for place in places if rule.maps_only else ():
+        if len(place.shape) != 3:
+            raise ValueError(f"{type(rule).__name__}: {place.name} gives {list(place.shape)}: needed maps [C, H, W]")
     for scope in _scopes(places, rule.scope):
         modules = rule.modules(scope)
         held = scope[0].entry  # the shape in which the memory holds what it holds
@@ -75,6 +78,11 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Ten
         if getattr(activation, "inplace", False) is True:
             setattr(activation, "inplace", False)  # noqa: B010, modules have no such attribute for type checkers
     return model
+
+
+def arguments(example: Any) -> tuple[Any, ...]:
+    """All arguments of a forward pass, of which one may be given by itself."""
+    return example if isinstance(example, tuple) else (example,)
 
 
 @contextmanager
@@ -206,7 +214,7 @@ def _matching(model: nn.Module, patterns: list[str]) -> list[str]:
 
 
 @torch.no_grad()
-def _observed(model: nn.Module, names: list[str], example: Tensor) -> list[Place]:
+def _observed(model: nn.Module, names: list[str], example: Any) -> list[Place]:
     """The named blocks in the order they run, with their shapes."""
     places: list[Place] = []
 
@@ -215,8 +223,8 @@ def _observed(model: nn.Module, names: list[str], example: Tensor) -> list[Place
         if not args or not isinstance(args[0], Tensor):
             given = _kind(args[0]) if args else "keywords alone"
             raise TypeError(f"block {name} is called with {given}: needed a tensor as the first argument")
-        if not isinstance(out, Tensor) or out.dim() not in (3, 4):
-            raise TypeError(f"block {name} gives {_kind(out)}: needed a tensor [B, C, H, W] or [B, T, C]")
+        if not isinstance(out, Tensor) or out.dim() not in (2, 3, 4):
+            raise TypeError(f"block {name} gives {_kind(out)}: needed a tensor [B, C, H, W], [B, T, C] or [N, C]")
         own = isinstance(getattr(model.get_submodule(name), "downsample", None), nn.Module)
         entry, shape = tuple(args[0].shape[1:]), tuple(out.shape[1:])
         places.append(Place(name, entry, shape, shape if own else entry))
@@ -227,7 +235,7 @@ def _observed(model: nn.Module, names: list[str], example: Tensor) -> list[Place
     ]
     training = {module: module.training for module in model.modules()}
     try:
-        model.eval()(example)
+        model.eval()(*arguments(example))
     finally:
         for handle in handles:
             handle.remove()

@@ -29,9 +29,18 @@ def test_wrapping() -> None:
     assert weights["layer3.5"].shape == (2, 64, 6)
 
 
-def test_as_the_backbone_of_a_detector() -> None:
+def test_behind_the_layers_of_a_graph_network() -> None:
     scope: dict[str, object] = {}
     exec(EXAMPLES[1], scope)
+    found = scope["found"]
+    assert isinstance(found, depth.AttentionMap)
+    assert found.sources == ["entry", *(f"convs.{i}" for i in range(1, 6))]
+    torch.testing.assert_close(found.weights.sum(1), torch.ones(5))
+
+
+def test_as_the_backbone_of_a_detector() -> None:
+    scope: dict[str, object] = {}
+    exec(EXAMPLES[2], scope)
     maps = scope["maps"]
     assert isinstance(maps, dict)
     assert {level: tuple(p.shape) for level, p in maps.items()} == {
@@ -41,7 +50,7 @@ def test_as_the_backbone_of_a_detector() -> None:
 
 def test_a_rule_of_ones_own() -> None:
     scope: dict[str, object] = {}
-    exec(EXAMPLES[2], scope)
+    exec(EXAMPLES[3], scope)
     rule = scope["Mean"]()  # type: ignore[operator]
     model = wrap(SmallNet(), BLOCKS, rule, images())
     assert model(images()).isfinite().all()

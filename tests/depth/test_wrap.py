@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import pytest
@@ -87,9 +88,9 @@ def test_blocks_run_once() -> None:
         wrap(Twice(), ["block", "idle"], Plain(), images())
 
 
-def test_blocks_give_maps_or_tokens() -> None:
-    with pytest.raises(TypeError, match=r"block fc gives a tensor of shape \[2, 5\]: needed a tensor \[B, C, H, W\]"):
-        wrap(SmallNet(), "fc", Plain(), images())
+def test_blocks_give_maps_tokens_or_nodes() -> None:
+    with pytest.raises(TypeError, match=r"block flat gives a tensor of shape \[96\]: needed a tensor \[B, C, H, W\]"):
+        wrap(nn.Sequential(OrderedDict(flat=nn.Flatten(0))), "flat", Plain(), torch.randn(2, 48))
 
 
 class GivesDict(nn.Module):
