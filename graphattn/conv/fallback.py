@@ -47,15 +47,19 @@ def check_edge_attr(layer: MessagePassing, edge_index: Any, edge_attr: Tensor | 
     """PyG ignores edge_attr where edge_dim is None; here that is an error, as is a wrong number of rows.
 
     Raises:
-        ValueError: edge_attr without edge_dim, or not one row an edge.
+        ValueError: edge_attr without edge_dim, not of that width, or not one row an edge.
     """
     if edge_attr is None:
         return
+    width = edge_attr.shape[-1] if edge_attr.dim() > 1 else 1
     if layer.edge_dim is None:
         raise ValueError(
             f"edge_attr of shape {list(edge_attr.shape)} was passed to a {type(layer).__name__} with edge_dim=None, "
-            f"which would ignore it: build the layer with edge_dim={edge_attr.shape[-1] if edge_attr.dim() > 1 else 1}"
-            f" or pass no edge_attr"
+            f"which would ignore it: build the layer with edge_dim={width} or pass no edge_attr"
+        )
+    if layer.edge_dim not in (width, -1):
+        raise ValueError(
+            f"edge_attr has shape {list(edge_attr.shape)}: needed [E, {layer.edge_dim}], which is the layer's edge_dim"
         )
     if isinstance(edge_index, Tensor) and edge_index.layout == torch.strided:
         num_edges = edge_index.shape[-1]

@@ -38,8 +38,9 @@ class NeighborSampler(PyGNeighborSampler):
 
     Raises:
         ImportError: the package was installed without its compiled kernels.
-        ValueError: an attribute that does not exist or has another length, weights that are negative or not finite,
-            seeds that are no nodes, edges said to be sorted that are not; an adjacency matrix that is a torch tensor.
+        ValueError: one number of neighbours instead of one for each hop; an attribute that does not exist or has
+            another length, weights that are negative or not finite, seeds that are no nodes, edges said to be sorted
+            that are not; an adjacency matrix that is a torch tensor.
         IndexError: an edge that ends at no node.
     """
 
@@ -63,6 +64,8 @@ class NeighborSampler(PyGNeighborSampler):
         self.data_type = DataType.from_data(data)
         if self.data_type == DataType.remote:
             raise ValueError("data is a pair of stores: needed PyG's Data or HeteroData")
+        if isinstance(num_neighbors, int):
+            raise ValueError(f"num_neighbors is {num_neighbors}: needed a number for each hop, e.g. [{num_neighbors}]")
         hetero = isinstance(data, HeteroData)
         self.sample_direction = "forward"  # PyG's, read by `num_neighbors`
         self.num_neighbors = num_neighbors

@@ -30,6 +30,13 @@ def test_edge_features_of_another_number_of_edges(layer):
         layer(4, 2, edge_dim=5)(X, EDGES, torch.ones(4, 5))
 
 
+@pytest.mark.parametrize("layer", ATTENTION)
+@pytest.mark.parametrize("edge_attr", [torch.ones(3, 2), torch.ones(3)])
+def test_edge_features_of_another_width(layer, edge_attr):
+    with refused(ValueError, str(list(edge_attr.shape)), "needed [E, 5]", "edge_dim"):
+        layer(4, 2, edge_dim=5)(X, EDGES, edge_attr)
+
+
 def test_edge_features_missing_where_the_transformer_needs_them():
     with refused(ValueError, "edge_dim=5", "needed edge_attr"):
         TransformerConv(4, 2, edge_dim=5)(X, EDGES)

@@ -306,6 +306,11 @@ def test_several_kinds_need_a_time_for_each_of_a_kind(kind: Any, things: str, co
         NeighborSampler(data, [2], time_attr="time")
 
 
+def test_neighbours_are_counted_hop_by_hop() -> None:
+    with pytest.raises(ValueError, match=r"num_neighbors is 5: needed a number for each hop, e.g. \[5\]"):
+        NeighborLoader(star(3), 5)
+
+
 @pytest.mark.parametrize("seeds", [None, "book", ("book", None)])
 def test_seeds_are_of_a_kind_that_is_there(seeds: Any) -> None:
     data = two_kinds()
