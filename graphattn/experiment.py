@@ -240,7 +240,10 @@ def all_of(names: Iterable[str]) -> list[Experiment]:
 
 def definition(name: str) -> Path:
     """Where the experiment is defined: ./experiments first, then the package's own."""
-    one_of(name, names(), "experiment")
+    known = names()
+    folder = f"{name.partition('/')[0]}/"
+    alike = [other for other in known if other.startswith(folder)]
+    one_of(name, known, "experiment", alike or dict.fromkeys(f"{other.partition('/')[0]}/..." for other in known))
     return next(path for folder in (FOLDER, *_SHIPPED) if (path := folder / name / "definition.toml").is_file())
 
 

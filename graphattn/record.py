@@ -65,11 +65,13 @@ def typed(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
-def one_of(value: Any, allowed: Iterable[Any], what: str) -> Any:
-    """`value` if it is allowed; else a ValueError with the value, those allowed and the nearest of them."""
+def one_of(value: Any, allowed: Iterable[Any], what: str, listed: Iterable[Any] | None = None) -> Any:
+    """`value` if it is allowed; else a ValueError with the value, the nearest of those allowed, and all of them or what
+    is `listed` in their place.
+    """
     allowed = list(allowed)
     if value in allowed:
         return value
     near = difflib.get_close_matches(str(value), map(str, allowed), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"unknown {what} {value!r}: {hint}there are {', '.join(map(str, allowed))}")
+    raise ValueError(f"unknown {what} {value!r}: {hint}there are {', '.join(map(str, listed or allowed))}")

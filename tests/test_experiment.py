@@ -197,8 +197,15 @@ def test_invalid_toml(write: Callable[..., Path]) -> None:
 
 
 def test_an_unknown_experiment_gives_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"unknown experiment 'cora/gta': did you mean 'cora/gat'\? there are "):
+    with pytest.raises(ValueError, match=r"unknown experiment 'cora/gta': did you mean 'cora/gat'\? there are cora/"):
         experiment.load("cora/gta")
+
+
+@pytest.mark.parametrize(("name", "listed"), [("digits", "digits/"), ("corra/gat", "actor/..., ")])
+def test_an_unknown_experiment_lists_those_on_its_data_or_the_data_sets(name, listed):
+    with pytest.raises(ValueError, match=f"there are {re.escape(listed)}") as error:
+        experiment.load(name)
+    assert len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize(
