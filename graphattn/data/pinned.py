@@ -23,12 +23,12 @@ from graphattn.data.raw import Array
 class PinnedFile:
     """One `[[files]]` table of a manifest: exactly one of the two pins, and `arrays` with the second.
 
-    With `member`, the url is that of a zip or tar archive and the file is what it holds under that path. An empty url:
-    there is no public address.
+    With `member`, the url is that of a zip or tar archive and the file is what it holds under that path. No url: there
+    is no public address.
     """
 
     name: str
-    url: str
+    url: str = ""
     member: str | None = None
     sha256: str | None = None
     content_sha256: str | None = None
