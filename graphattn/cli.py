@@ -33,7 +33,8 @@ data_app = typer.Typer(
     help="The data sets: what they are, whether their files are here and whole.", no_args_is_help=True
 )
 app.add_typer(data_app, name="data")
-console = Console()
+# What is read by another program has lines of any length: whole ones, so that grep finds what belongs together.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
 
 DataFolder = Annotated[
     Path | None,
@@ -50,12 +51,17 @@ Runs = Annotated[Path, typer.Option(help="Folder for checkpoints, curves and res
 
 
 @app.command("list")
-def list_experiments() -> None:
+def list_experiments(
+    part: Annotated[str, typer.Argument(help="Only those whose name contains this, e.g. cora/ or gatv2.")] = "",
+) -> None:
     """The experiments there are, the published number and ours."""
     from graphattn import report
 
     with _clear_errors():
-        console.print(report.overview(experiment.all_of(experiment.names())))
+        names = [name for name in experiment.names() if part in name]
+        if not names:
+            raise ValueError(f"no experiment's name contains {part!r}: `graphattn list` shows all")
+        console.print(report.overview(experiment.all_of(names), titles=console.width >= 120))
 
 
 @app.command()

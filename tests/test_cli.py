@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -175,6 +176,24 @@ def test_list(tiny: Path) -> None:
     assert "83.0 ± 0.7" in lines["cora/gat"]
 
 
+def test_list_of_some() -> None:
+    lines = [line.split("│")[1].strip() for line in invoke("list", "cora/").stdout.splitlines() if "│" in line]
+    assert lines == [name for name in experiment.names() if name.startswith("cora/")]
+    assert "no experiment's name contains 'corra'" in refused("list", "corra")
+
+
+@pytest.mark.parametrize(("width", "titled"), [(80, False), (140, True)])
+def test_list_leaves_titles_out_where_they_would_be_cut(
+    width: int, titled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli.console, "width", width)
+    lines = invoke("list", "minesweeper/").stdout.splitlines()
+    definitions = experiment.all_of(["minesweeper/gat"])
+    (line,) = (line for line in lines if "minesweeper/gat " in line)
+    assert (definitions[0].title in line) == titled
+    assert "92.0" in line and "not run here" in line
+
+
 def test_list_with_a_broken_definition(tiny: Path) -> None:
     (tiny / "definition.toml").write_text(TINY.replace("epochs", "epoch"))
     assert "definition.toml, [train]: 'epoch': did you mean 'epochs'?" in refused("list")
@@ -226,6 +245,29 @@ def test_data_pin_prints_what_to_paste(here: Path) -> None:
     )
     result = invoke("data", "pin", "mine.toml", "--data", str(here))
     assert (result.exit_code, result.stdout) == (0, f"a.bin: {hashlib.sha256(b'abc').hexdigest()}\n")
+
+
+def test_a_graph_and_an_experiment_of_ones_own(here: Path) -> None:
+    masks = np.arange(12) % 3 == np.arange(3)[:, None]
+    parts = {f"{part}_masks": mask[None] for part, mask in zip(("train", "val", "test"), masks, strict=True)}
+    edges = np.stack([np.arange(12), np.roll(np.arange(12), 1)], 1)
+    graph = {"node_features": np.eye(12, dtype=np.float32), "node_labels": np.arange(12) // 4, "edges": edges, **parts}
+    (here / "mine").mkdir()
+    np.savez(here / "mine" / "mine.npz", **graph)
+    (here / "mine.toml").write_text(
+        'title = "x"\nlicence = "x"\ncitation = "x"\nsource = "x"\nformat = "heterophilous"\ndefault_split = "fixed"\n'
+        "[sizes]\nfeatures = 12\nclasses = 3\n[splits.fixed]\n"
+        f'[[files]]\nname = "mine.npz"\narrays = {json.dumps(list(graph))}\ncontent_sha256 = ""\n'
+    )
+    pin = invoke("data", "pin", "mine.toml", "--data", str(here)).stdout.split()[-1]
+    manifest = (here / "mine.toml").read_text()
+    (here / "mine.toml").write_text(manifest.replace('content_sha256 = ""', f'content_sha256 = "{pin}"'))
+    (here / "experiments" / "mine" / "gat").mkdir(parents=True)
+    definition = TINY.replace('"digits"', '"mine.toml"').replace('"mlp"', '"gat"')
+    (here / "experiments" / "mine" / "gat" / "definition.toml").write_text(definition)
+    result = invoke("run", "mine/gat", "--data", str(here), "--workers", "1")
+    assert result.exit_code == 0, result.output
+    assert read(runs_of("mine/gat") / "result.json")["seeds"][0]["epochs"] == 2
 
 
 def test_data_pin_of_what_is_not_here(here: Path) -> None:

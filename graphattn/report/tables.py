@@ -23,15 +23,17 @@ SCORES = {
 _DIGITS = {"perplexity": 2}  # no percentage, and models differ by hundredths
 
 
-def overview(definitions: Iterable[Experiment]) -> Table:
+def overview(definitions: Iterable[Experiment], titles: bool = True) -> Table:
     """Every experiment, and every preset that was run, with the published test score and the recorded one."""
-    table = Table(Column("experiment", no_wrap=True), "what", "paper, %", "recorded, % or perplexity", "seeds")
+    what = ["what"] if titles else []
+    table = Table(Column("experiment", no_wrap=True), *what, "paper, %", "recorded, % or perplexity", "seeds")
     for definition in definitions:
         result = recorded(definition.name, definition.preset)
         if definition.preset is not None and result is None:
             continue
         ours, seeds = (measured(result), str(len(result["seeds"]))) if result else ("not run here", "")
-        table.add_row(definition.label, definition.title, published(definition.paper), ours, seeds)
+        what = [definition.title] if titles else []
+        table.add_row(definition.label, *what, published(definition.paper), ours, seeds)
     return table
 
 
