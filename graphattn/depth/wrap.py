@@ -39,8 +39,11 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Any
     Raises:
         ValueError: no or twice wrapped blocks, blocks within each other or of two names, blocks that do not run once
             each, or whose shapes do not fit, or not the rule; the model is then as it was.
-        TypeError: blocks that give no tensor.
+        TypeError: blocks that give no tensor, or a rule that is none.
     """
+    if not isinstance(rule, Rule):
+        found = f"the class {rule.__name__}" if isinstance(rule, type) else f"a {type(rule).__name__}"
+        raise TypeError(f"rule is {found}: needed a Rule with its options, such as MRLABase()")
     names = _matching(model, [blocks] if isinstance(blocks, str) else list(blocks))
     places = _observed(model, names, example)
     memory, made = LayerMemory(), []

@@ -83,6 +83,12 @@ class Twice(nn.Module):
         return self.block(self.block(x))
 
 
+@pytest.mark.parametrize(("rule", "found"), [(Plain, "the class Plain"), ("blocks.*", "a str")])
+def test_a_rule_is_a_rule(rule: Any, found: str) -> None:
+    with pytest.raises(TypeError, match=f"rule is {found}: needed a Rule with its options"):
+        wrap(SmallNet(), BLOCKS, rule, images())
+
+
 def test_blocks_run_once() -> None:
     with pytest.raises(ValueError, match="ran block 2 times, idle 0 times: name others"):
         wrap(Twice(), ["block", "idle"], Plain(), images())
