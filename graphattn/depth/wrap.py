@@ -32,9 +32,10 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Any
 
     What the rule adds is on the device, of the dtype and in the mode of the blocks. State dicts of the unwrapped model
     still load: the rule's own parameters then keep the values they have. Nothing is retained between iterations.
-    `inplace` of activations is set to False, lest they change what is remembered. A wrapped model does not run in
-    several threads at once (nor in `nn.DataParallel`); use DDP. Activation checkpointing may recompute whole scopes,
-    not single blocks of them, and what it recomputes stays held until the next pass.
+    `inplace` of activations is set to False, lest they change what is remembered. On graphs, layers read others of the
+    same nodes: sampled batches must not be trimmed layer by layer. A wrapped model does not run in several threads at
+    once (nor in `nn.DataParallel`); use DDP. Activation checkpointing may recompute whole scopes, not single blocks of
+    them, and what it recomputes stays held until the next pass.
 
     Raises:
         ValueError: no or twice wrapped blocks, blocks within each other or of two names, blocks that do not run once
@@ -80,6 +81,8 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Any
     for activation in model.modules() if rule.remembers else ():
         if getattr(activation, "inplace", False) is True:
             setattr(activation, "inplace", False)  # noqa: B010, modules have no such attribute for type checkers
+    if rule.remembers and getattr(model, "by_hop", False):  # one of ours of graphs, which could else run a layer alone
+        setattr(model, "by_hop", False)  # noqa: B010
     return model
 
 

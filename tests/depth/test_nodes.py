@@ -7,6 +7,7 @@ import torch
 from cases import close
 from torch import Tensor, nn
 
+from graphattn import models
 from graphattn.conv import GATConv
 from graphattn.depth import (
     AttentionResidual,
@@ -25,6 +26,7 @@ from graphattn.depth import (
     wrap,
 )
 from graphattn.depth.attention_residual import merge
+from graphattn.training import layerwise
 
 NODES = [AttentionResidual(), DepthWeighted(), HyperConnections(streams=2), Plain(), Residual(), ScalarMix()]
 MAPS = [ChannelAttention(), Dense(), HierarchicalAggregation(), IterativeAggregation()]
@@ -81,6 +83,17 @@ def test_attention_over_layers_node_by_node() -> None:
     some = X[:, 0] > 0
     found = attention_map(model, (X, EDGES), of=some)
     close(found.weights[-1], weights.squeeze(-1)[:, some].mean(1))
+
+
+@pytest.mark.parametrize(("rule", "alone"), [(DepthWeighted(), False), (Plain(), True)])
+def test_layers_that_read_others_do_not_run_by_themselves(rule: Rule, alone: bool) -> None:
+    """Some nodes' layers would read those of other nodes."""
+    model = wrap(models.residual.Residual(3, 5, hidden=8, heads=2), "layers.*", rule, (X, EDGES))
+    if alone:
+        close(layerwise(model, X, EDGES, batch_size=5), model.eval()(X, EDGES))
+    else:
+        with pytest.raises(ValueError, match="Residual cannot be run layer by layer"):
+            layerwise(model, X, EDGES, batch_size=5)
 
 
 @pytest.mark.parametrize("rule", MAPS, ids=lambda rule: type(rule).__name__)
