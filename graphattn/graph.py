@@ -94,6 +94,11 @@ class Graph:
         return torch.bincount(self.receivers, minlength=self.num_receivers)
 
     @cached_property
+    def edge_index(self) -> Tensor:
+        """[2, E], senders above receivers, as PyG's layers and ours take it: the same tensor each time."""
+        return torch.stack([self.senders, self.receivers])
+
+    @cached_property
     def pair(self) -> Tensor:
         """[E]: the position of each edge in a row-major N_r x N_s matrix, receiver first."""
         return self.receivers * self.num_senders + self.senders

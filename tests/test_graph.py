@@ -40,6 +40,14 @@ def test_the_sender_order_groups_edges_by_sender_and_keeps_the_callers_order_wit
 
 
 @pytest.mark.parametrize("name", GRAPHS)
+def test_edge_index_is_made_once_senders_above_receivers(name):
+    g = GRAPHS[name]
+    assert g.edge_index is g.edge_index
+    assert torch.equal(g.edge_index[0], g.senders)
+    assert torch.equal(g.edge_index[1], g.receivers)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
 def test_an_order_lists_every_edge_once_with_the_node_at_its_other_end(name):
     g = GRAPHS[name]
     for order, own, other in ((g.by_receiver, g.receivers, g.senders), (g.by_sender, g.senders, g.receivers)):

@@ -13,13 +13,20 @@ from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
 from graphattn.conv.sparse_linear import SparseFeatures
+from graphattn.graph import Graph
 
 _STEPS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
 _METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate", "propagate", "edge_updater")
 
 
 def needs_pyg(layer: MessagePassing, base: type[MessagePassing], edge_index: Any) -> bool:
-    """Whether `layer`, a subclass of PyG's `base`, has to take PyG's path for this edge_index."""
+    """Whether `layer`, a subclass of PyG's `base`, has to take PyG's path for this edge_index.
+
+    Raises:
+        TypeError: a Graph, which PyG does not know.
+    """
+    if isinstance(edge_index, Graph):
+        raise TypeError(f"edge_index is {edge_index}: needed its edges as PyG has them, graph.edge_index")
     return (
         not isinstance(edge_index, Tensor)
         or edge_index.layout != torch.strided

@@ -16,7 +16,7 @@ PerHop = tuple[Sequence[int], Sequence[int]]  # num_sampled_nodes and num_sample
 class Layered(nn.Module):
     """`step(i, x, edge_index)` is layer i with all that goes before or after it; the network is its steps in order.
 
-    A network with an `edge_dim` looks at the edges' features `edge_attr` [E, edge_dim], others do not.
+    A network with an `edge_dim` looks at the edges' features `edge_attr` [E, edge_dim], others refuse them.
 
     What a step gives a node depends on that node and its senders alone, so a step may be computed for some nodes from
     all edges that enter them.
@@ -34,15 +34,24 @@ class Layered(nn.Module):
         self,
         x: Any,
         edge_index: Tensor,
+        edge_attr: Tensor | None = None,
+        *,
         per_hop: PerHop | None = None,
         only: int | None = None,
-        edge_attr: Tensor | None = None,
     ) -> Tensor:
         """`x` [N, F], `edge_index` [2, E] -> logits [N, C]; with `only`, that step alone, on what the one before gave.
 
         With `per_hop`, of a batch whose edges were sampled hop by hop: each layer leaves out the nodes and edges that
         its seeds no longer need, and the seeds' logits, the first rows, are as without. Layer i of L needs L - i hops.
+
+        Raises:
+            ValueError: features of edges for a network that would not look at them.
         """
+        if edge_attr is not None and self.edge_dim is None:
+            raise ValueError(
+                f"edge_attr was passed to a {type(self).__name__} without edge_dim, which would ignore it: build one "
+                f"with edge_dim={edge_attr.shape[-1]} if it has that option, or pass no edge_attr"
+            )
         if only is not None:
             return self._step(only, x, edge_index, edge_attr)
         left_out = 0  # hops, the furthest first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,8 @@ class SampledNodeClassification:
 
 def seeds_output(model: nn.Module, batch: Data) -> Tensor:
     """What `model` gives for the first `batch_size` nodes of a sampled batch, the later hops left out where it can."""
-    per_hop = (batch.num_sampled_nodes, batch.num_sampled_edges)
-    edges = edges_for(model, batch.edge_attr)
-    out = model(batch.x, batch.edge_index, *([per_hop] if getattr(model, "by_hop", False) else []), **edges)
+    options: dict[str, Any] = edges_for(model, batch.edge_attr)
+    if getattr(model, "by_hop", False):
+        options["per_hop"] = (batch.num_sampled_nodes, batch.num_sampled_edges)
+    out = model(batch.x, batch.edge_index, **options)
     return out[: batch.batch_size]

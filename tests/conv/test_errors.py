@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from graphattn import topology
 from graphattn.conv import ConstantConv, GATConv, GATv2Conv, TransformerConv
 
 ATTENTION = (GATConv, GATv2Conv, TransformerConv)
@@ -35,6 +36,15 @@ def test_edge_features_of_another_number_of_edges(layer):
 def test_edge_features_of_another_width(layer, edge_attr):
     with refused(ValueError, str(list(edge_attr.shape)), "needed [E, 5]", "edge_dim"):
         layer(4, 2, edge_dim=5)(X, EDGES, edge_attr)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_graph_in_place_of_its_edges(layer):
+    graph = topology.from_edge_index(EDGES)
+    with refused(TypeError, "edge_index is Graph(E=3", "graph.edge_index"):
+        layer(4, 2)(X, graph)
+    net = layer(4, 2)
+    assert torch.equal(net(X, graph.edge_index), net(X, EDGES))
 
 
 def test_edge_features_missing_where_the_transformer_needs_them():

@@ -36,10 +36,17 @@ def test_models_are_pygs_layers_with_elu_between(name: str) -> None:
     for judge, mine in zip(judges, model.layers, strict=True):  # type: ignore[arg-type]
         judge.load_state_dict(mine.state_dict())
     expected = judges[1](F.elu(judges[0](X, EDGES, ATTR)), EDGES, ATTR)
-    close(model(X, EDGES, edge_attr=ATTR), expected)
+    close(model(X, EDGES, ATTR), expected)
     assert not torch.allclose(model(X, EDGES, edge_attr=-ATTR), expected), "they are looked at"
     outputs, _ = model.inspect(X, EDGES, ATTR)  # type: ignore[operator]
     close(outputs[-1], expected)
+
+
+@pytest.mark.parametrize("name", ["gat", "graph-transformer", "mlp", "sage"])
+def test_what_would_be_ignored_is_refused(name: str) -> None:
+    model = MODELS[name](6, 4)
+    with pytest.raises(ValueError, match=rf"edge_attr was passed to a {type(model).__name__} without edge_dim, .*=3"):
+        model(X.float(), EDGES, ATTR.float())
 
 
 @pytest.mark.parametrize("name", ["gat", "gatv2"])

@@ -60,7 +60,7 @@ def test_seeds_need_less_and_less_of_a_batch(name: str) -> None:
     for batch in NeighborLoader(Data(edge_index=edge_index(graph), num_nodes=30), [2] * hops, batch_size=3):
         own = x[batch.n_id]
         expected = model(own, batch.edge_index)[: batch.batch_size]
-        trimmed = model(own, batch.edge_index, (batch.num_sampled_nodes, batch.num_sampled_edges))
+        trimmed = model(own, batch.edge_index, per_hop=(batch.num_sampled_nodes, batch.num_sampled_edges))
         close(trimmed[: batch.batch_size], expected)
         assert len(trimmed) < len(own)
 
