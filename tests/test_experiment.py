@@ -138,7 +138,7 @@ def test_data_is_what_load_takes(small: Experiment) -> None:
         ("epochs = 7", "lr = inf", "PATH, [train]: lr is inf, needed a finite number"),
         ("epochs = 7", "lr = -0.1", "PATH, [train]: lr is -0.1, needed a finite number"),
         ("epochs = 7", "weight_decay = -1", "PATH, [train]: weight_decay is -1.0, needed a finite number"),
-        ("epochs = 7", 'stop = "never"', "unknown value for PATH, [train]: stop: 'never': there are none, gat, window"),
+        ("epochs = 7", 'stop = "never"', "unknown value for PATH, [train]: stop: 'never': there are none, gat"),
         ("epochs = 7", 'decay = "weight"', "unknown value for PATH, [train]: decay: 'weight': did you mean 'weights'?"),
         ("epochs = 7", 'precision = "16"', "unknown value for PATH, [train]: precision: '16'"),
         ("seeds = 3", "seeds = 0", "PATH, [run]: seeds is 0, needed at least 1"),

@@ -138,7 +138,7 @@ class SampledCase(_GATCase):
             def step(batch: Data) -> None:
                 batch = batch.to(device)
                 optimizer.zero_grad()
-                logits = model(batch.x, batch.edge_index, (batch.num_sampled_nodes, batch.num_sampled_edges))
+                logits = model(batch.x, batch.edge_index, per_hop=(batch.num_sampled_nodes, batch.num_sampled_edges))
                 F.cross_entropy(logits[: batch.batch_size], batch.y[: batch.batch_size]).backward()
                 optimizer.step()
 

@@ -79,8 +79,7 @@ class ConstantConv(MessagePassing):
         check_features(self, x)
         senders, receivers = x if isinstance(x, tuple | list) else (x, x)
         if not _is_pairs(edge_index):
-            adjacency = topology.from_edge_index(edge_index)
-            edge_index = torch.stack([adjacency.senders, adjacency.receivers])
+            edge_index = topology.from_edge_index(edge_index).edge_index
         values = self.lin(senders).view(-1, self.heads, self.out_channels)
         values = ops.feature_dropout(values, self.feature_dropout, self.training)
         num_receivers = (senders if receivers is None else receivers).shape[0]
