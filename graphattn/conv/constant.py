@@ -11,7 +11,7 @@ from torch_geometric.nn.inits import zeros
 
 from graphattn import ops, topology
 from graphattn.conv.edges import edges_of
-from graphattn.conv.fallback import check_edge_attr, check_features, check_size, needs_pyg
+from graphattn.conv.fallback import check_edges, check_features, check_size, needs_pyg
 
 
 class ConstantConv(MessagePassing):
@@ -33,7 +33,7 @@ class ConstantConv(MessagePassing):
     Paper: the Const-GAT baseline of Velickovic et al., Graph Attention Networks, ICLR 2018.
     """
 
-    edge_dim = None  # what `check_edge_attr` asks
+    edge_dim = None  # what `check_edges` asks
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class ConstantConv(MessagePassing):
         size: tuple[int | None, int | None] | None = None,
         return_attention_weights: bool | None = None,
     ) -> Any:
-        check_edge_attr(self, edge_index, edge_attr)
+        check_edges(self, edge_index, edge_attr)
         check_features(self, x)
         senders, receivers = x if isinstance(x, tuple | list) else (x, x)
         if not _is_pairs(edge_index):

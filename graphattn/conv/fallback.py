@@ -20,13 +20,7 @@ _METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggreg
 
 
 def needs_pyg(layer: MessagePassing, base: type[MessagePassing], edge_index: Any) -> bool:
-    """Whether `layer`, a subclass of PyG's `base`, has to take PyG's path for this edge_index.
-
-    Raises:
-        TypeError: a Graph, which PyG does not know.
-    """
-    if isinstance(edge_index, Graph):
-        raise TypeError(f"edge_index is {edge_index}: needed its edges as PyG has them, graph.edge_index")
+    """Whether `layer`, a subclass of PyG's `base`, has to take PyG's path for this edge_index."""
     return (
         not isinstance(edge_index, Tensor)
         or edge_index.layout != torch.strided
@@ -50,12 +44,15 @@ def _overridden(layer: MessagePassing, base: type[MessagePassing], name: str) ->
     return name in vars(layer) or not (plain or own.__module__.endswith(f"_{name}"))
 
 
-def check_edge_attr(layer: MessagePassing, edge_index: Any, edge_attr: Tensor | None) -> None:
+def check_edges(layer: MessagePassing, edge_index: Any, edge_attr: Tensor | None) -> None:
     """PyG ignores edge_attr where edge_dim is None; here that is an error, as is a wrong number of rows.
 
     Raises:
+        TypeError: a Graph, which PyG does not know.
         ValueError: edge_attr without edge_dim, not of that width, or not one row an edge.
     """
+    if isinstance(edge_index, Graph):
+        raise TypeError(f"edge_index is {edge_index}: needed its edges as PyG has them, graph.edge_index")
     if edge_attr is None:
         return
     width = edge_attr.shape[-1] if edge_attr.dim() > 1 else 1
@@ -64,7 +61,7 @@ def check_edge_attr(layer: MessagePassing, edge_index: Any, edge_attr: Tensor | 
             f"edge_attr of shape {list(edge_attr.shape)} was passed to a {type(layer).__name__} with edge_dim=None, "
             f"which would ignore it: build the layer with edge_dim={width} or pass no edge_attr"
         )
-    if layer.edge_dim not in (width, -1):
+    if layer.edge_dim != -1 and layer.edge_dim != width:  # no `in`: torch.compile finds no size of its own in a tuple
         raise ValueError(
             f"edge_attr has shape {list(edge_attr.shape)}: needed [E, {layer.edge_dim}], which is the layer's edge_dim"
         )

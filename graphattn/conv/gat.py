@@ -11,7 +11,7 @@ from torch_geometric.typing import OptPairTensor, OptTensor
 from graphattn import ops
 from graphattn.conv import narrow
 from graphattn.conv.edges import edges_of
-from graphattn.conv.fallback import check_edge_attr, check_features, check_size, dense, needs_pyg
+from graphattn.conv.fallback import check_edges, check_features, check_size, dense, needs_pyg
 from graphattn.conv.weights import attended
 
 
@@ -54,7 +54,7 @@ class GATConv(pyg.GATConv):
         size: tuple[int | None, int | None] | None = None,
         return_attention_weights: bool | None = None,
     ) -> Any:
-        check_edge_attr(self, edge_index, edge_attr)
+        check_edges(self, edge_index, edge_attr)
         check_features(self, x)
         if needs_pyg(self, pyg.GATConv, edge_index):
             self._refuse_feature_dropout()

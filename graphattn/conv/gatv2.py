@@ -10,7 +10,7 @@ from torch_geometric.typing import OptTensor, PairTensor
 
 from graphattn import ops
 from graphattn.conv.edges import edges_of
-from graphattn.conv.fallback import check_edge_attr, check_features, dense, needs_pyg
+from graphattn.conv.fallback import check_edges, check_features, dense, needs_pyg
 from graphattn.conv.weights import attended
 
 
@@ -46,7 +46,7 @@ class GATv2Conv(pyg.GATv2Conv):
         edge_attr: Tensor | None = None,
         return_attention_weights: bool | None = None,
     ) -> Any:
-        check_edge_attr(self, edge_index, edge_attr)
+        check_edges(self, edge_index, edge_attr)
         check_features(self, x)
         if needs_pyg(self, pyg.GATv2Conv, edge_index):
             return super().forward(dense(x), edge_index, edge_attr, return_attention_weights)

@@ -13,7 +13,7 @@ from torch_geometric.typing import OptTensor
 from graphattn import ops
 from graphattn.conv import narrow
 from graphattn.conv.edges import edges_of
-from graphattn.conv.fallback import check_edge_attr, check_features, dense, needs_pyg
+from graphattn.conv.fallback import check_edges, check_features, dense, needs_pyg
 from graphattn.conv.weights import attended
 from graphattn.graph import Graph
 
@@ -51,7 +51,7 @@ class TransformerConv(pyg.TransformerConv):
         edge_attr: Tensor | None = None,
         return_attention_weights: bool | None = None,
     ) -> Any:
-        check_edge_attr(self, edge_index, edge_attr)
+        check_edges(self, edge_index, edge_attr)
         check_features(self, x)
         dropout = self.dropout if self.training else 0.0
         weights_before_dropout = isinstance(return_attention_weights, bool) and dropout > 0

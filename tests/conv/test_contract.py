@@ -261,6 +261,15 @@ def test_compiled_without_graph_breaks_it_computes_the_same(layer, edge_dim, wid
         close(found, judge)
 
 
+@pytest.mark.parametrize("layer", [name for name in LAYERS if name != "ConstantConv"])
+def test_compiled_for_any_sizes_it_takes_features_of_edges(layer):
+    mine = getattr(ours, layer)(4, 3, edge_dim=3)
+    torch._dynamo.reset()
+    compiled = torch.compile(mine, fullgraph=True, dynamic=True, backend="aot_eager")
+    for edges, edge_attr in ((EDGES, EDGE_ATTR), (EDGES[:, 1:], EDGE_ATTR[1:])):
+        close(compiled(X, edges, edge_attr), mine(X, edges, edge_attr))
+
+
 class Two(torch.nn.Module):
     """Two layers with edge features, which each make their own list of edges with self-loops."""
 

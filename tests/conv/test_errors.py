@@ -47,6 +47,11 @@ def test_a_graph_in_place_of_its_edges(layer):
     assert torch.equal(net(X, graph.edge_index), net(X, EDGES))
 
 
+def test_a_graph_where_the_transformers_weights_before_dropout_are_asked_for():
+    with refused(TypeError, "edge_index is Graph(E=3", "graph.edge_index"):
+        TransformerConv(4, 2, dropout=0.5)(X, topology.from_edge_index(EDGES), return_attention_weights=True)
+
+
 def test_edge_features_missing_where_the_transformer_needs_them():
     with refused(ValueError, "edge_dim=5", "needed edge_attr"):
         TransformerConv(4, 2, edge_dim=5)(X, EDGES)
