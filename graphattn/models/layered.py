@@ -48,9 +48,10 @@ class Layered(nn.Module):
             ValueError: features of edges for a network that would not look at them.
         """
         if edge_attr is not None and self.edge_dim is None:
+            width = edge_attr.shape[-1] if edge_attr.dim() > 1 else 1
             raise ValueError(
                 f"edge_attr was passed to a {type(self).__name__} without edge_dim, which would ignore it: build one "
-                f"with edge_dim={edge_attr.shape[-1]} if it has that option, or pass no edge_attr"
+                f"with edge_dim={width} if it has that option, or pass no edge_attr"
             )
         if only is not None:
             return self._step(only, x, edge_index, edge_attr)

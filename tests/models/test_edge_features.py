@@ -47,6 +47,8 @@ def test_what_would_be_ignored_is_refused(name: str) -> None:
     model = MODELS[name](6, 4)
     with pytest.raises(ValueError, match=rf"edge_attr was passed to a {type(model).__name__} without edge_dim, .*=3"):
         model(X.float(), EDGES, ATTR.float())
+    with pytest.raises(ValueError, match="with edge_dim=1 if"):
+        model(X.float(), EDGES, ATTR[:, 0].float())
 
 
 @pytest.mark.parametrize("name", ["gat", "gatv2"])
