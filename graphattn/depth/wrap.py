@@ -81,8 +81,12 @@ def wrap(model: nn.Module, blocks: str | Sequence[str], rule: Rule, example: Any
     for activation in model.modules() if rule.remembers else ():
         if getattr(activation, "inplace", False) is True:
             setattr(activation, "inplace", False)  # noqa: B010, modules have no such attribute for type checkers
-    if rule.remembers and getattr(model, "by_hop", False):  # one of ours of graphs, which could else run a layer alone
-        setattr(model, "by_hop", False)  # noqa: B010
+    for placed in made if rule.remembers else ():
+        names = placed.name.split(".")[:-1]
+        for depth in range(len(names) + 1):  # those of ours of graphs could else run a layer alone
+            above = model.get_submodule(".".join(names[:depth]))
+            if getattr(above, "by_hop", False):
+                setattr(above, "by_hop", False)  # noqa: B010
     return model
 
 

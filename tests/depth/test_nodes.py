@@ -96,6 +96,21 @@ def test_layers_that_read_others_do_not_run_by_themselves(rule: Rule, alone: boo
             layerwise(model, X, EDGES, batch_size=5)
 
 
+class Within(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = models.residual.Residual(3, 5, hidden=8, heads=2)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        return self.net(x, edge_index)
+
+
+def test_nor_do_those_of_a_network_within_the_model() -> None:
+    model = wrap(Within(), "net.layers.*", DepthWeighted(), (X, EDGES))
+    with pytest.raises(ValueError, match="Residual cannot be run layer by layer"):
+        layerwise(model.net, X, EDGES, batch_size=5)
+
+
 @pytest.mark.parametrize("rule", MAPS, ids=lambda rule: type(rule).__name__)
 def test_a_rule_for_maps_says_so(rule: Rule) -> None:
     model = Net()
