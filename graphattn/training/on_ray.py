@@ -15,11 +15,12 @@ from graphattn.training.runs import Finished, Job, run_seed
 def run_seeds_on_ray(jobs: list[Job], address: str | None = None) -> Iterator[Finished]:
     """Run the jobs as Ray tasks, as many at a time as the cluster has cores (or GPUs) for, and yield each as it ends.
 
-    `address` is that of a running cluster, as `ray.init` takes it; without one, Ray starts on this machine, and ends
-    with the last job. A seed whose worker or machine is lost is given to another, once; if both see the same `runs`
-    folder it goes on from its last checkpoint, else it begins again. Results are kept here whatever machine they come
-    from; checkpoints and curves stay where they were written. Ray's workers import from this process's working
-    directory first, so one that holds another copy of graphattn, such as a checkout, is not the place to start from.
+    `address` is that of a running cluster, as `ray.init` takes it; without one, and without RAY_ADDRESS, Ray starts on
+    this machine, and ends with the last job. A seed whose worker or machine is lost is given to another, once; if both
+    see the same `runs` folder it goes on from its last checkpoint, else it begins again. Results are kept here whatever
+    machine they come from; checkpoints and curves stay where they were written. Ray's workers import from this
+    process's working directory first, so one that holds another copy of graphattn, such as a checkout, is not the place
+    to start from.
 
     Raises:
         ImportError: Ray is not installed.
@@ -30,11 +31,11 @@ def run_seeds_on_ray(jobs: list[Job], address: str | None = None) -> Iterator[Fi
         import ray
     except ImportError as error:
         raise ImportError("--executor ray needs Ray: pip install 'graphattn[ray]'") from error
-    ray.init(address=address, log_to_driver=False, include_dashboard=False if address is None else None)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
     try:
         gpus = 1 if jobs and jobs[0].device == "cuda" else 0
-        grows = (address or os.environ.get("RAY_ADDRESS", "local")) != "local"
-        _check_room(ray.nodes(), max((job.threads for job in jobs), default=0), gpus, grows)
+        _check_room(ray.nodes(), max((job.threads for job in jobs), default=0), gpus, grows=address != "local")
         task = ray.remote(num_gpus=gpus, max_retries=1, retry_exceptions=False)(run_seed)
         running = {task.options(num_cpus=job.threads).remote(_absolute(job)): job for job in jobs}
         while running:

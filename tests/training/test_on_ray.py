@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,28 @@ def test_what_no_machine_has_is_not_waited_for(tmp_path: Path) -> None:
         ValueError, match=r"a seed takes 10000 cores and 0 GPUs, which no machine of the Ray cluster has"
     ):
         next(run_seeds_on_ray([job]))
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "taken"), [(None, "", "local"), (None, "a:1", "a:1"), ("b:2", "a:1", "b:2")]
+)
+def test_a_cluster_is_joined_if_it_is_named(
+    given: str | None, named: str, taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray by itself would also join one that happens to run on this machine."""
+    import ray
+
+    asked = []
+
+    def init(address: str, **options: Any) -> None:
+        asked.append(address)
+        raise ConnectionError
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", named)
+    with pytest.raises(ConnectionError):
+        next(run_seeds_on_ray(jobs(tmp_path, 1), given))
+    assert asked == [taken]
 
 
 def test_a_machine_that_may_join_a_running_cluster_is_waited_for(
