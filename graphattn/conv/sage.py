@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 from torch_geometric.nn import Linear
 
 from graphattn import ops
 from graphattn.conv.edges import edges_of
+from graphattn.conv.neighbour_lstm import last_state
 from graphattn.graph import Graph
 from graphattn.record import one_of
 
@@ -82,44 +83,12 @@ def neighbours_mean(x: Tensor, graph: Graph) -> Tensor:
 
 
 def neighbours_max(x: Tensor, graph: Graph) -> Tensor:
-    """[N_s, F], not negative -> [N_r, F]: of each number the largest among the senders, 0 where there are none."""
-    receivers = graph.receivers.unsqueeze(1).expand(-1, x.shape[1])
-    return x.new_zeros(graph.num_receivers, x.shape[1]).scatter_reduce(0, receivers, x[graph.senders], "amax")
+    """[N_s, F] -> [N_r, F]: of each number the largest among the senders, 0 where there are none. No edge is stored."""
+    order = graph.by_receiver
+    return F.embedding_bag(order.others, x, order.ptr[:-1], mode="max")
 
 
 def shuffled(graph: Graph) -> Graph:
     """The same edges in an order drawn by torch's generator."""
     order = torch.randperm(graph.num_edges, device=graph.device)
     return Graph(graph.senders[order], graph.receivers[order], graph.num_senders, graph.num_receivers)
-
-
-def last_state(lstm: nn.LSTM, x: Tensor, graph: Graph) -> Tensor:
-    """[N_s, F] -> [N_r, width]: the state after each receiver's senders, in the edges' order; 0 where there are none.
-
-    The sequences are packed without padding: a hub costs its own edges, not those of all other nodes.
-    """
-    sequences, senders, sizes = packed(graph)
-    states = x.new_zeros(graph.num_receivers, lstm.hidden_size)
-    if not graph.num_edges:
-        return states
-    _, (last, _) = lstm(PackedSequence(x[senders], sizes))
-    return states.index_copy(0, sequences, last[0])
-
-
-def packed(graph: Graph) -> tuple[Tensor, Tensor, Tensor]:
-    """The receivers that hear anyone, by falling degree; the senders step by step, those of one step in the order of
-    the receivers; and how many receivers have as many steps (on the CPU, as PackedSequence wants it).
-    """
-    order = graph.by_receiver
-    degree = order.ptr.diff()
-    by_degree = degree.argsort(descending=True, stable=True)
-    sequences = by_degree[: int((degree > 0).sum())]
-    place = torch.empty_like(by_degree)
-    place[by_degree] = torch.arange(by_degree.numel(), device=degree.device)
-
-    step = torch.arange(graph.num_edges, device=degree.device) - order.ptr[:-1].repeat_interleave(degree)
-    sizes = torch.bincount(step)
-    first = sizes.cumsum(0) - sizes
-    senders = torch.empty_like(order.others)
-    senders[first[step] + place.repeat_interleave(degree)] = order.others
-    return sequences, senders, sizes.cpu()

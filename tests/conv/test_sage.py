@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from cases import GRAPHS, SQUARE, close, edge_index
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch_geometric.nn.aggr import LSTMAggregation, MaxAggregation, MeanAggregation
 
 from graphattn.conv import SAGEConv
-from graphattn.conv.sage import last_state, neighbours_max, neighbours_mean, packed, shuffled
+from graphattn.conv.neighbour_lstm import LastHidden, last_state, packed
+from graphattn.conv.sage import neighbours_max, neighbours_mean, shuffled
 from graphattn.graph import Graph
 from graphattn.models.sage import SAGE
 
@@ -55,11 +58,77 @@ def test_pygs_aggregations_agree(name: str) -> None:
     order = graph.by_receiver
     heard, index = x[order.others], torch.arange(graph.num_receivers).repeat_interleave(order.ptr.diff())
     close(neighbours_mean(x, graph), MeanAggregation()(heard, index, dim_size=graph.num_receivers))
-    close(neighbours_max(x.exp(), graph), MaxAggregation()(heard.exp(), index, dim_size=graph.num_receivers))
+    close(neighbours_max(x, graph), MaxAggregation()(heard, index, dim_size=graph.num_receivers))
     judge = LSTMAggregation(5, 4).double()
     longest = order.ptr.diff() == order.ptr.diff().max()  # PyG's goes on over the padding of shorter sequences
     states = judge(heard, index, dim_size=graph.num_receivers)
     close(last_state(judge.lstm, x, graph)[longest], states[longest])
+
+
+@pytest.mark.parametrize("name", [name for name in GRAPHS if GRAPHS[name].num_edges])
+def test_the_steps_are_torchs_of_packed_sequences(name: str) -> None:
+    graph, cell = GRAPHS[name], lstm()
+    x = features(graph)
+    _, senders, sizes = packed(graph)
+    entering = F.linear(x, cell.weight_ih_l0, cell.bias_ih_l0 + cell.bias_hh_l0)
+    ours = LastHidden.apply(entering, senders, cell.weight_hh_l0, sizes)
+    theirs = cell(PackedSequence(x[senders], sizes))[1][0][0]
+    close(ours, theirs)
+    leaves = [x, *cell.parameters()]
+    for own, judge in zip(gradients(ours, *leaves), gradients(theirs, *leaves), strict=True):
+        close(own, judge)
+
+
+def test_the_steps_gradients_are_their_slopes() -> None:
+    cell, (_, senders, sizes) = lstm(), packed(GRAPHS["duplicates"])
+    entering = torch.randn(GRAPHS["duplicates"].num_senders, 16, dtype=torch.float64).requires_grad_()
+    torch.autograd.gradcheck(lambda a, b: LastHidden.apply(a, senders, b, sizes), (entering, cell.weight_hh_l0))
+
+
+def test_gradients_that_vanish_over_a_hubs_neighbours_are_no_denormal_numbers() -> None:
+    neighbours, cell = 2000, lstm().float()
+    graph = Graph(torch.arange(1, neighbours + 1), torch.zeros(neighbours, dtype=torch.long), neighbours + 1, 1)
+    x = torch.randn(neighbours + 1, 5).requires_grad_()
+    found = gradients(last_state(cell, x, graph), x, *cell.parameters())
+    expected = gradients(cell(x[1:])[1][0], x, *cell.parameters())
+    for ours, theirs in zip(found, expected, strict=True):
+        close(ours, theirs)
+    assert denormal(expected[0]) > 0, "or they did not vanish"
+    assert denormal(found[0]) == 0
+
+
+def denormal(numbers: Tensor) -> int:
+    """How many are."""
+    return int(((numbers != 0) & (numbers.abs() < torch.finfo(numbers.dtype).tiny)).sum())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("aggregator", AGGREGATORS)
+def test_a_gpu_gives_the_same(aggregator: str) -> None:
+    graph = GRAPHS["random"]
+    torch.manual_seed(0)
+    layer = SAGEConv(5, 8, aggregator).double().eval()  # type: ignore[arg-type]
+    x, edges = features(graph), edge_index(graph)
+    out = layer(x, edges)
+    expected = gradients(out, x, *layer.parameters())
+    found = layer.cuda()(x.cuda(), edges.cuda()).cpu()
+    close(found, out)
+    for ours, theirs in zip(gradients(found, x, *layer.parameters()), expected, strict=True):
+        close(ours.cpu(), theirs)
+
+
+@pytest.mark.parametrize("aggregator", AGGREGATORS)
+def test_lower_precision_is_near(aggregator: str) -> None:
+    graph = GRAPHS["hub"]
+    torch.manual_seed(0)
+    layer = SAGEConv(5, 8, aggregator).eval()  # type: ignore[arg-type]
+    x, edges = features(graph).detach().float(), edge_index(graph)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x, edges)
+    torch.testing.assert_close(out.float(), layer(x, edges), atol=0.03, rtol=0.03)
+    out.float().sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in layer.parameters() if p.grad is not None)
 
 
 def test_sequences_are_packed_without_padding() -> None:
