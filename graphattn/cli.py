@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -17,7 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from graphattn import experiment
 from graphattn.data import manifest as manifests
 from graphattn.experiment import Experiment
-from graphattn.record import one_of
+
+if TYPE_CHECKING:
+    from graphattn.training import Job, Launch
 
 app = typer.Typer(
     help=(
@@ -111,25 +112,23 @@ def run(
             raise ValueError("--record and --extend are for the definition as it stands: leave out --set, or change it")
         if extend and fresh:
             raise ValueError("--fresh forgets the seeds that --extend counts: give one of them")
-        known = _recorded(definition) if extend else None
-        wanted = definition.run.seeds if seeds is None else seeds
-        result, failed = _run(
-            definition,
-            wanted,
-            device,
-            data,
-            workers,
-            runs,
-            fresh,
-            cuda_graph,
-            executor,
-            ray_address,
-            known,
-            batch_seeds,
+        from graphattn.training import Launch
+
+        launch = Launch(
+            device=device,
+            workers=workers,
+            fresh=fresh,
+            known=_recorded(definition) if extend else None,
+            cuda_graph=cuda_graph,
+            batch_seeds=batch_seeds,
+            executor=executor,
+            ray_address=ray_address,
         )
-        if record and os.environ.get("RANK", "0") == "0":
+        jobs = launch.jobs(definition, definition.run.seeds if seeds is None else seeds, runs, data)
+        result = _run(definition, jobs, launch)
+        if record and _first_rank():
             _record(definition, result)
-    if failed:
+    if result["failed"]:
         raise typer.Exit(1)
 
 
@@ -240,89 +239,13 @@ def data_pin(name: Annotated[str, typer.Argument(help="A data set.")], data: Dat
             console.print(f"{file}: {digest}", highlight=False)
 
 
-def _run(
-    definition: Experiment,
-    seeds: int,
-    device: str,
-    data: Path | None,
-    workers: int | None,
-    runs: Path,
-    fresh: bool,
-    cuda_graph: bool = False,
-    executor: str = "processes",
-    ray_address: str | None = None,
-    known: dict[str, Any] | None = None,
-    batch_seeds: int | None = None,
-) -> tuple[dict[str, Any], dict[str, str]]:
+def _run(definition: Experiment, jobs: list[Job], launch: Launch) -> dict[str, Any]:
     """Run the seeds with a progress bar, save the summary in their folder, print the table."""
-    import shutil
-
-    import torch
-
     from graphattn import report
-    from graphattn.training import (
-        Job,
-        prepared,
-        run_batches,
-        run_seeds,
-        run_seeds_on_ranks,
-        run_seeds_on_ray,
-        stacked,
-        summary,
-        take_in,
-        task,
-    )
+    from graphattn.training import summary
 
-    one_of(executor, ("processes", "ray"), "executor")
-    if ray_address is not None and executor != "ray":
-        raise ValueError(f"--ray-address {ray_address} is for --executor ray: give both")
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device is {device!r}: needed cpu, cuda or auto")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but torch sees no GPU: use --device cpu")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if cuda_graph and device == "cpu":
-        raise ValueError("--cuda-graph needs a GPU, the device is the CPU: leave it out")
-    ranks, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if ranks > 1 and (fresh or cuda_graph or known):
-        raise ValueError(
-            "--fresh, --extend and --cuda-graph are not for several ranks: leave them out, or start without torchrun"
-        )
-    if batch_seeds is not None and (workers is not None or executor != "processes" or cuda_graph or ranks > 1):
-        raise ValueError(
-            "--batch-seeds trains in one process that takes all cores: leave out --workers, --executor, --cuda-graph "
-            "and torchrun"
-        )
-    console.quiet = rank > 0
-    folder = runs / definition.name / definition.key()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if batch_seeds is not None:
-        workers = 1
-    workers = min(workers or (cores if device == "cpu" else 1), seeds)
-    allowed = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    threads = max(1, min(cores // workers, int(allowed) if allowed.isdigit() else cores))
-    jobs = [Job(definition, seed, folder, data, device, threads, cuda_graph=cuda_graph) for seed in range(seeds)]
-    if ranks == 1:
-        model, loaded, _ = prepared(replace(jobs[0], device="cpu"))
-        # What is wrong with the data or the model is said here, once.
-        parts = (definition.labels, definition.correct_and_smooth, definition.decoding, definition.multitask)
-        task(loaded, definition.train, model, *parts)
-        if batch_seeds is not None:
-            stacked([model], [loaded], definition)
-    if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    if known:
-        take_in(known, folder)
-    if ranks > 1:
-        outcomes = run_seeds_on_ranks(jobs)
-    elif executor == "ray":
-        outcomes = run_seeds_on_ray(jobs, ray_address)
-    elif batch_seeds is not None:
-        outcomes = run_batches(jobs, batch_seeds)
-    else:
-        outcomes = run_seeds(jobs, workers)
-    finished = []
+    console.quiet = not _first_rank()
+    outcomes, finished = launch.start(jobs), []
     with _progress() as progress:
         bar = progress.add_task(definition.label, total=len(jobs), note="")
         for done in outcomes:
@@ -331,12 +254,17 @@ def _run(
                 progress.console.print(f"seed {done.seed} failed: {done.error}", style="red", markup=False)
             note = report.so_far([f.result for f in finished if f.result])
             progress.update(bar, advance=1, note=note)
-    result = summary(definition, finished, folder, device)
-    if rank == 0:
+    folder = jobs[0].folder
+    result = summary(definition, finished, folder, launch.found_device)
+    if _first_rank():
         experiment.save(result, folder / "result.json")
     console.print(report.comparison([(definition, result)]))
     console.print(f"runs in {folder}", highlight=False)
-    return result, result["failed"]
+    return result
+
+
+def _first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _recorded(definition: Experiment) -> dict[str, Any]:

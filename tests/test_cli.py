@@ -18,11 +18,11 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from graphattn import bench, cli, data, experiment, training
+from graphattn import bench, cli, data, experiment
 from graphattn.bench.graphs import MadeGraph
 from graphattn.bench.operations import OpCase
 from graphattn.data import NodeData, manifest
-from graphattn.training import Finished, Job, run_seed
+from graphattn.training import Finished, Job, launch, run_seed
 
 COMMANDS = [
     [],
@@ -92,7 +92,7 @@ def here(tmp_path: Path, digits: NodeData, monkeypatch: pytest.MonkeyPatch) -> I
 
     real = data.load
     monkeypatch.setattr(data, "load", load)
-    monkeypatch.setattr(training, "run_seeds", inline)
+    monkeypatch.setattr(launch, "run_seeds", inline)
     monkeypatch.setattr("pooch.retrieve", refuse)
     monkeypatch.setattr(cli, "console", Console(width=250))
     monkeypatch.delenv("GRAPHATTN_DATA", raising=False)
@@ -428,7 +428,7 @@ def test_seeds_share_the_cores(
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(training, "run_seeds", watched)
+    monkeypatch.setattr(launch, "run_seeds", watched)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if allowed is not None:
@@ -453,7 +453,7 @@ def test_auto_takes_the_gpu_if_there_is_one(
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(training, "run_seeds", watched)
+    monkeypatch.setattr(launch, "run_seeds", watched)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     invoke("run", "digits/tiny")
@@ -465,7 +465,7 @@ def test_an_interrupt_says_how_to_go_on(tiny: Path, monkeypatch: pytest.MonkeyPa
         yield Finished(0, run_seed(jobs[0]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "run_seeds", interrupted)
+    monkeypatch.setattr(launch, "run_seeds", interrupted)
     result = invoke("run", "digits/tiny")
     assert result.exit_code == 130
     assert result.stderr.strip() == "stopped: repeat the command to go on from here"

@@ -11,6 +11,7 @@ from graphattn.training.graph_classification import GraphClassification
 from graphattn.training.graph_tasks import MultiLabelNodes
 from graphattn.training.image_classification import ImageClassification
 from graphattn.training.label_inputs import LabelInputs
+from graphattn.training.launch import Launch
 from graphattn.training.layerwise import layerwise
 from graphattn.training.on_ray import run_seeds_on_ray
 from graphattn.training.runs import (
@@ -38,6 +39,7 @@ __all__ = [
     "ImageClassification",
     "Job",
     "LabelInputs",
+    "Launch",
     "MultiLabelNodes",
     "NodeClassification",
     "Outcome",
