@@ -64,6 +64,7 @@ import torch
 from torch import nn
 from graphattn import experiment
 from graphattn.training import Job, run_seed, run_seeds_on_ranks
+from graphattn.training.fit import train_epoch
 from graphattn.training.ranks import Shares, check_same, joined, number, weighted
 
 fabric = joined("cpu", "32-true")
@@ -84,6 +85,20 @@ elif kind == "order":
         found.append(list(Shares(9, 5)))
         torch.rand(len(found[-1][0]))  # as dropout on shares of unequal size
     torch.save(found, f"order-{rank}.pt")
+elif kind == "epochs":
+    found = []
+    class Drawing:
+        def batches(self):
+            found.append(torch.rand(4))  # as what samples
+            return [torch.ones(4, 3)]
+        def loss(self, model, batch):
+            torch.rand(1 + rank)  # as dropout on shares of unequal size
+            return model(batch).mean()
+    model = nn.Linear(3, 1)
+    model, optimizer = fabric.setup(model, torch.optim.SGD(model.parameters()))
+    for epoch in range(3):
+        train_epoch(fabric, model, Drawing(), optimizer)
+    torch.save(found, f"epochs-{rank}.pt")
 elif kind == "folders":
     definition = experiment.load("digits/gat", ["train.epochs=2", "train.batch=50", "train.neighbors=[2,2]"])
     job = Job(definition, 0, Path(f"runs-{rank}"), device="cpu", checkpoint_every=0.0)
@@ -131,6 +146,14 @@ def test_all_ranks_draw_the_same_order_whatever_else_they_draw(script: Path, tmp
         assert [len(share) for share in one] == [3, 2]
         assert sorted(node for share in one + other for node in share) == list(range(9)), "each once, in every epoch"
     assert first[0] != first[1] != first[2]
+
+
+def test_all_ranks_begin_each_epoch_with_the_same_random_numbers(script: Path, tmp_path: Path) -> None:
+    done = ranks([str(script), "epochs"], tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.stack(torch.load(tmp_path / f"epochs-{rank}.pt", weights_only=True)) for rank in range(2))
+    assert torch.equal(first, second)
+    assert len(first.unique(dim=0)) == 3, "other ones in each epoch"
 
 
 def test_ranks_that_see_other_runs_do_not_go_on(script: Path, tmp_path: Path) -> None:
