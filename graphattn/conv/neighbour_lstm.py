@@ -7,7 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence
 
 from graphattn.graph import Graph
@@ -15,6 +14,7 @@ from graphattn.graph import Graph
 aten = torch.ops.aten
 
 
+@torch.compiler.disable  # the compiler would unroll the steps, as many as a hub has neighbours
 def last_state(lstm: nn.LSTM, x: Tensor, graph: Graph) -> Tensor:
     """[N_s, F] -> [N_r, width]: the state after each receiver's senders, in the edges' order; 0 where there are none.
 
@@ -27,7 +27,8 @@ def last_state(lstm: nn.LSTM, x: Tensor, graph: Graph) -> Tensor:
     if x.device.type == "cpu":
         of_input, of_state, bias, other_bias = lstm.all_weights[0]
         entering = F.linear(x, of_input, bias + other_bias)  # once a sender, not once an edge
-        last = LastHidden.apply(entering.to(of_state.dtype), senders, of_state, sizes)
+        kept = torch.promote_types(of_state.dtype, torch.float32)  # over hundreds of steps
+        last = LastHidden.apply(entering.to(kept), senders, of_state.to(kept), sizes).to(of_state.dtype)
     else:
         last = lstm(PackedSequence(x[senders], sizes))[1][0][0]
     return last.new_zeros(graph.num_receivers, lstm.hidden_size).index_copy(0, sequences, last)
@@ -42,7 +43,7 @@ class LastHidden(torch.autograd.Function):
         h_t = sigmoid(o) tanh(c_t)
 
     Step t holds the first sizes[t] sequences; the others have ended. Torch's own backward pass fills, at each step, as
-    much as all edges hold; this one touches the edges of its step alone. It has no second derivative.
+    much as all edges hold; this one touches the edges of its step alone. It is derived again by `last_hidden`.
     """
 
     @staticmethod
@@ -56,15 +57,19 @@ class LastHidden(torch.autograd.Function):
                 each.sigmoid_()
             cell = torch.mul(f, cell[:size], out=c).addcmul_(i, g.tanh_())
             hidden = torch.mul(o, cell.tanh(), out=h)
-        ctx.save_for_backward(senders, weight, sizes, gates, cells, hiddens)
-        ctx.num_senders = len(entering)
+        ctx.save_for_backward(entering, senders, weight, sizes, gates, cells, hiddens)
         return hiddens[_ends(sizes)]
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, to_last: Tensor) -> tuple[Tensor, None, Tensor, None]:
-        senders, weight, sizes, gates, cells, hiddens = ctx.saved_tensors
-        to_entering, to_weight = gates.new_zeros(ctx.num_senders, gates.shape[1]), torch.zeros_like(weight)
+    def backward(ctx: Any, to_last: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+        entering, senders, weight, sizes, gates, cells, hiddens = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True
+            wanted = [each for each in (entering, weight) if each.requires_grad]
+            last = last_hidden(entering, senders, weight, sizes)
+            slopes = iter(torch.autograd.grad(last, wanted, to_last, create_graph=True))
+            to_both = [next(slopes) if each.requires_grad else None for each in (entering, weight)]
+            return to_both[0], None, to_both[1], None
+        to_entering, to_weight = torch.zeros_like(entering), torch.zeros_like(weight)
         to_hidden, to_cell = to_last.clone(), torch.zeros_like(to_last)  # a sequence's rows wait for its last step
         vanishing = torch.finfo(gates.dtype).tiny ** 0.8  # over hundreds of steps, to numbers that a CPU is slow with
         steps = _steps(sizes, senders, gates, cells, hiddens)
@@ -85,6 +90,18 @@ class LastHidden(torch.autograd.Function):
             dc.copy_(F.hardshrink(dc * f, vanishing))
             dh.copy_(F.hardshrink(to_gate @ weight, vanishing))
         return to_entering, None, to_weight, None
+
+
+def last_hidden(entering: Tensor, senders: Tensor, weight: Tensor, sizes: Tensor) -> Tensor:
+    """What LastHidden gives, in operations that torch derives as often as asked."""
+    hidden = cell = weight.new_zeros(int(sizes[0]), weight.shape[1])
+    ended = []
+    for size, gate in _steps(sizes, entering[senders]):
+        ended.append(hidden[size:])
+        i, f, g, o = torch.addmm(gate, hidden[:size], weight.t()).chunk(4, 1)
+        cell = f.sigmoid() * cell[:size] + i.sigmoid() * g.tanh()
+        hidden = o.sigmoid() * cell.tanh()
+    return torch.cat([hidden, *reversed(ended)])
 
 
 def _steps(sizes: Tensor, *rows: Tensor) -> list[tuple[Any, ...]]:

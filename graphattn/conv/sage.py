@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import Linear
 
@@ -83,9 +83,15 @@ def neighbours_mean(x: Tensor, graph: Graph) -> Tensor:
 
 
 def neighbours_max(x: Tensor, graph: Graph) -> Tensor:
-    """[N_s, F] -> [N_r, F]: of each number the largest among the senders, 0 where there are none. No edge is stored."""
+    """[N_s, F] -> [N_r, F]: of each number the largest among the senders, 0 where there are none; no row an edge is
+    stored. The gradient goes to the first of the largest.
+    """
     order = graph.by_receiver
-    return F.embedding_bag(order.others, x, order.ptr[:-1], mode="max")
+    if not graph.num_edges:
+        return x.new_zeros(graph.num_receivers, x.shape[1])
+    seen = x.detach().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)  # else a NaN would lose
+    largest = torch.embedding_bag(seen, order.others, order.ptr[:-1], mode=2)[3]  # 2: the maximum; [3]: whose it is
+    return x.gather(0, largest.clamp(min=0)).where(order.ptr.diff().unsqueeze(1) > 0, 0)
 
 
 def shuffled(graph: Graph) -> Graph:
