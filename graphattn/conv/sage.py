@@ -91,7 +91,7 @@ def neighbours_max(x: Tensor, graph: Graph) -> Tensor:
         return x.new_zeros(graph.num_receivers, x.shape[1])
     seen = x.detach().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)  # else a NaN would lose
     largest = torch.embedding_bag(seen, order.others, order.ptr[:-1], mode=2)[3]  # 2: the maximum; [3]: whose it is
-    return x.gather(0, largest.clamp(min=0)).where(order.ptr.diff().unsqueeze(1) > 0, 0)
+    return x.gather(0, largest.clamp_(min=0)).masked_fill_(order.ptr.diff().unsqueeze(1) == 0, 0)
 
 
 def shuffled(graph: Graph) -> Graph:
