@@ -35,6 +35,7 @@ from graphattn.training.asked import task
 from graphattn.training.building import built
 from graphattn.training.fit import Outcome, fit
 from graphattn.training.float32_products import float32_products
+from graphattn.training.freed_memory import kept_for_reuse
 from graphattn.training.image_classification import ImageClassification
 from graphattn.training.optimizers import optimizer_of
 from graphattn.training.primitive_cache import keep_few_primitives
@@ -91,7 +92,7 @@ def run_seed(job: Job, on_epoch: Callable[[dict[str, float]], None] = lambda row
         return json.loads(job.done.read_text(encoding="utf-8"))
     job.seed_folder.mkdir(parents=True, exist_ok=True)  # it has begun
     torch.set_num_threads(job.threads)
-    with float32_products(job.experiment.train.matmul_precision):
+    with float32_products(job.experiment.train.matmul_precision), kept_for_reuse():
         return _trained(job, on_epoch)
 
 

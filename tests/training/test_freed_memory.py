@@ -1,0 +1,70 @@
+"""Memory that is kept while an experiment runs, and given back after it."""
+
+import ctypes
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from graphattn.experiment import load
+from graphattn.training import Job, run_seed, runs
+from graphattn.training.freed_memory import kept_for_reuse
+
+needs_glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+
+# In a process of its own, whose heap has no gaps yet: the pages that the system had to find for five tensors of 64 MiB,
+# made and freed one after the other, and those that are resident.
+MEASURED = """
+import json, resource, torch
+from pathlib import Path
+from graphattn.training.freed_memory import kept_for_reuse
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(16 * 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def resident():
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+
+found = {"before": faults()}
+with kept_for_reuse():
+    faults()
+    found |= {"within": faults(), "held": resident()}
+print(json.dumps(found | {"left": resident(), "page": resource.getpagesize()}))
+"""
+
+
+@needs_glibc
+def test_the_next_tensor_takes_the_memory_of_the_last_until_it_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    tensor = 64 * 2**20 // found["page"]
+    assert found["before"] > 4 * tensor  # what it is for
+    assert found["within"] < tensor
+    assert found["left"] < found["held"] - tensor // 2
+
+
+def test_where_the_allocator_is_another_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    with kept_for_reuse():
+        pass
+
+
+def test_a_run_keeps_it_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    within, during = [False], []
+
+    @contextmanager
+    def kept() -> Iterator[None]:
+        within[0] = True
+        yield
+        within[0] = False
+
+    monkeypatch.setattr(runs, "kept_for_reuse", kept)
+    run_seed(Job(load("digits/mlp", ["train.epochs=2"]), 0, tmp_path), lambda row: during.append(within[0]))
+    assert (during, within) == ([True, True], [False])
