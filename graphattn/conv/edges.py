@@ -7,6 +7,7 @@ lives and is not modified in place. Changes made behind torch's back, through Nu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,16 @@ class Edges:
 _known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
+def no_graph(edge_index: Any) -> None:
+    """Layers that stand in for PyG's take edges as PyG has them.
+
+    Raises:
+        TypeError: a Graph, which PyG does not know.
+    """
+    if isinstance(edge_index, Graph):
+        raise TypeError(f"edge_index is {edge_index}: needed its edges as PyG has them, graph.edge_index")
+
+
 def edges_of(edge_index: Tensor, num_senders: int, num_receivers: int, loops: int | None) -> Edges:
     """The edges of `edge_index` [2, E] between so many nodes, with one self-loop for each of the first `loops` nodes.
 
@@ -51,6 +62,7 @@ def edges_of(edge_index: Tensor, num_senders: int, num_receivers: int, loops: in
     Raises:
         ValueError, TypeError, IndexError: no [2, E] integer tensor, or an index outside its range.
     """
+    no_graph(edge_index)
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index has shape {list(edge_index.shape)}: needed [2, E], senders above receivers")
     if torch.compiler.is_compiling():

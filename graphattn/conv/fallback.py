@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch_geometric.nn import MessagePassing
 
+from graphattn.conv.edges import no_graph
 from graphattn.conv.sparse_linear import SparseFeatures
-from graphattn.graph import Graph
 
 _STEPS = ("propagate", "message", "aggregate", "message_and_aggregate", "edge_update")
 _METHODS = ("message", "aggregate", "update", "edge_update", "message_and_aggregate", "propagate", "edge_updater")
@@ -51,8 +51,7 @@ def check_edges(layer: MessagePassing, edge_index: Any, edge_attr: Tensor | None
         TypeError: a Graph, which PyG does not know.
         ValueError: edge_attr without edge_dim, not of that width, or not one row an edge.
     """
-    if isinstance(edge_index, Graph):
-        raise TypeError(f"edge_index is {edge_index}: needed its edges as PyG has them, graph.edge_index")
+    no_graph(edge_index)
     if edge_attr is None:
         return
     width = edge_attr.shape[-1] if edge_attr.dim() > 1 else 1

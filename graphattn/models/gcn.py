@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GCNConv
 
+from graphattn.conv.edges import no_graph
 from graphattn.ops import feature_dropout
 
 
@@ -28,6 +29,7 @@ class GCN(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:
+        no_graph(edge_index)
         for i, layer in enumerate(self.layers):
             x = layer(feature_dropout(x if i == 0 else F.relu(x), self.dropout, self.training), edge_index)
         return x

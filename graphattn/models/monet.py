@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GMMConv
 from torch_geometric.utils import add_self_loops, degree
 
+from graphattn.conv.edges import no_graph
 from graphattn.ops import feature_dropout
 
 
@@ -51,6 +52,7 @@ class MoNet(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Any, edge_index: Tensor) -> Tensor:
+        no_graph(edge_index)
         edge_index, _ = add_self_loops(edge_index, num_nodes=x.shape[0])
         place = degree(edge_index[1], x.shape[0]).rsqrt()
         u = torch.stack([place[edge_index[0]], place[edge_index[1]]], -1).to(next(self.parameters()).dtype)

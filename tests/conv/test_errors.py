@@ -7,6 +7,7 @@ import torch
 
 from graphattn import topology
 from graphattn.conv import ConstantConv, GATConv, GATv2Conv, TransformerConv
+from graphattn.models import GCN, SAGE, Cheb, MoNet
 
 ATTENTION = (GATConv, GATv2Conv, TransformerConv)
 LAYERS = (*ATTENTION, ConstantConv)
@@ -44,6 +45,15 @@ def test_a_graph_in_place_of_its_edges(layer):
     with refused(TypeError, "edge_index is Graph(E=3", "graph.edge_index"):
         layer(4, 2)(X, graph)
     net = layer(4, 2)
+    assert torch.equal(net(X, graph.edge_index), net(X, EDGES))
+
+
+@pytest.mark.parametrize("model", [GCN, Cheb, MoNet, SAGE])
+def test_a_graph_given_to_a_model_on_edges(model):
+    graph = topology.from_edge_index(EDGES)
+    net = model(4, 2).eval()
+    with refused(TypeError, "edge_index is Graph(E=3", "graph.edge_index"):
+        net(X, graph)
     assert torch.equal(net(X, graph.edge_index), net(X, EDGES))
 
 
