@@ -87,9 +87,9 @@ class Positions {
 
 using Draws = std::vector<int64_t>;
 
-// `wanted` different numbers of 0 .. size - 1, every set equally likely.
+// `wanted` different numbers of 0 .. size - 1, every set equally likely: Floyd's algorithm (Bentley and Floyd 1987).
 void draw_set(int64_t size, int64_t wanted, Random &random, Draws &drawn) {
-  if (wanted <= 32) {  // Floyd's algorithm (Bentley and Floyd 1987)
+  if (wanted <= 32) {  // few enough to look through
     for (int64_t last = size - wanted; last < size; ++last) {
       const int64_t x = random.below(last + 1);
       const bool there = std::find(drawn.begin(), drawn.end(), x) != drawn.end();
@@ -97,10 +97,13 @@ void draw_set(int64_t size, int64_t wanted, Random &random, Draws &drawn) {
     }
     return;
   }
-  Draws all(static_cast<std::size_t>(size));
-  for (int64_t i = 0; i < size; ++i) all[i] = i;
-  for (int64_t i = 0; i < wanted; ++i) std::swap(all[i], all[i + random.below(size - i)]);
-  drawn.assign(all.begin(), all.begin() + wanted);
+  Positions taken;  // each with the round it was taken in
+  for (int64_t last = size - wanted; last < size; ++last) {
+    const int64_t x = random.below(last + 1);
+    const bool there = taken.find_or_add(uint64_t(x), last) != last;
+    if (there) taken.find_or_add(uint64_t(last), last);
+    drawn.push_back(there ? last : x);
+  }
 }
 
 // As drawing one after the other, each in proportion to its weight among those left (Efraimidis and Spirakis 2006):

@@ -110,7 +110,7 @@ def test_every_set_of_neighbours_is_equally_likely(wanted: int) -> None:
 
 
 def test_large_sets_are_drawn_evenly_too() -> None:
-    """More than are drawn by Floyd's algorithm."""
+    """More than are looked through for one drawn before."""
     found = Counter(node for nodes in drawn(star(50), 40, times=1500) for node in nodes)
     check_likely(found, dict.fromkeys(range(1, 51), 40 / 50), 1500)
     assert all(len(set(nodes)) == 40 for nodes in drawn(star(50), 40, times=20))
