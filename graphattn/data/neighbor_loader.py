@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils.data._utils.pin_memory import pin_memory
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.loader import NodeLoader
 from torch_geometric.sampler import NeighborSampler as PyGNeighborSampler
@@ -28,9 +29,10 @@ class NeighborLoader(NodeLoader):
 
     Up to `prefetch` batches are made ahead in threads, which sample and gather features without Python's lock; how
     many, and in which order they finish, changes nothing. Transforms are called where the batch is used. `num_workers`
-    makes batches in processes instead, as in PyG; with `pin_memory`, without a `batch_size` or with a sampler that is
-    not ours, each is made when it is asked for. Features that lie in a memory-mapped file (`torch.from_file`,
-    `torch.load(mmap=True)`, `torch.from_numpy` of a `numpy.memmap`) are read as far as batches need them.
+    makes batches in processes instead, as in PyG; without a `batch_size` or with a sampler that is not ours, each is
+    made when it is asked for. With `pin_memory` the threads also copy batches to where a CUDA device reads them fast.
+    Features that lie in a memory-mapped file (`torch.from_file`, `torch.load(mmap=True)`, `torch.from_numpy` of a
+    `numpy.memmap`) are read as far as batches need them.
 
     Args:
         neighbor_sampler: a sampler to use instead of our own, e.g. PyG's where pyg-lib is installed.
@@ -99,7 +101,8 @@ class NeighborLoader(NodeLoader):
 
     def _get_iterator(self) -> Iterator[Any]:
         ours = isinstance(self.node_sampler, NeighborSampler)
-        if not ours or self.num_workers > 0 or self.batch_sampler is None or self.pin_memory:
+        pins_elsewhere = self.pin_memory and not torch.cuda.is_available()  # or nowhere, of which torch warns
+        if not ours or self.num_workers > 0 or self.batch_sampler is None or pins_elsewhere:
             return super()._get_iterator()
         return self._from_threads() if self._ahead else self._one_by_one()
 
@@ -137,11 +140,16 @@ class NeighborLoader(NodeLoader):
         def make(number: int, index: Any) -> Any:
             with torch.set_grad_enabled(gradients):
                 out = sampler.seeded(first + number).sample_from_nodes(self.input_data[index])
-                return out if transformed_late else NodeLoader.filter_fn(self, out)
+                return out if transformed_late else self._pinned(NodeLoader.filter_fn(self, out))
 
-        finish = self.filter_fn if transformed_late else self._transformed
+        def finish(made: Any) -> Any:
+            return self._pinned(self.filter_fn(made) if transformed_late else self._transformed(made))
+
         for number, index in enumerate(self.batch_sampler):
             yield partial(make, number, index), finish
+
+    def _pinned(self, batch: Any) -> Any:
+        return pin_memory(batch) if self.pin_memory else batch  # what is pinned stays as it is
 
 
 def _check_seeds(data: Data | HeteroData, input_nodes: Any, input_time: Tensor | None) -> None:

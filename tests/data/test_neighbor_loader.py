@@ -21,7 +21,7 @@ from torch_geometric.loader import LinkNeighborLoader
 
 from graphattn import native
 from graphattn.conv import GATConv
-from graphattn.data import NeighborLoader, NeighborSampler
+from graphattn.data import NeighborLoader, NeighborSampler, neighbor_loader
 
 DRAWS = 6000
 
@@ -201,6 +201,35 @@ def test_leaving_early_stops_the_threads() -> None:
         assert any(thread.name.startswith("sampling") for thread in threading.enumerate())
         del batches
     assert not any(thread.name.startswith("sampling") for thread in threading.enumerate())
+
+
+def test_threads_pin_what_they_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    by = []
+
+    def pinned(batch: Data) -> Data:
+        by.append(threading.current_thread().name.split("_")[0])
+        batch.pinned = True
+        return batch
+
+    monkeypatch.setattr(neighbor_loader, "pin_memory", pinned)
+    ready = {"data": data_of("random"), "num_neighbors": [2], "batch_size": 15}
+    assert all(batch.pinned for batch in NeighborLoader(**ready, pin_memory=True))
+    assert sorted(by) == ["MainThread"] * 2 + ["sampling"] * 2
+    fresh = NeighborLoader(**ready, pin_memory=True, transform=lambda batch: Data(x=batch.x.clone()))
+    assert all(batch.pinned for batch in fresh), "what a transform makes too"
+    by.clear()
+    assert len(list(NeighborLoader(**ready))) == 2
+    assert not by
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pinned_batches_are_those_that_are_not() -> None:
+    ready = {"data": data_of("random"), "num_neighbors": [2, 2], "batch_size": 4}
+    batches = list(NeighborLoader(**ready, pin_memory=True))
+    assert all(batch.x.is_pinned() and batch.edge_index.is_pinned() for batch in batches)
+    assert sampled(NeighborLoader(**ready, pin_memory=True)) == sampled(NeighborLoader(**ready))
 
 
 def test_a_seed_given_twice_is_there_twice() -> None:
