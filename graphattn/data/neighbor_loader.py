@@ -101,7 +101,8 @@ class NeighborLoader(NodeLoader):
 
     def _get_iterator(self) -> Iterator[Any]:
         ours = isinstance(self.node_sampler, NeighborSampler)
-        pins_elsewhere = self.pin_memory and not torch.cuda.is_available()  # or nowhere, of which torch warns
+        # Without CUDA torch warns; without filter_per_worker, as for features on a GPU, it pins what is sampled alone.
+        pins_elsewhere = self.pin_memory and not (torch.cuda.is_available() and self.filter_per_worker)
         if not ours or self.num_workers > 0 or self.batch_sampler is None or pins_elsewhere:
             return super()._get_iterator()
         return self._from_threads() if self._ahead else self._one_by_one()
@@ -143,13 +144,15 @@ class NeighborLoader(NodeLoader):
                 return out if transformed_late else self._pinned(NodeLoader.filter_fn(self, out))
 
         def finish(made: Any) -> Any:
-            return self._pinned(self.filter_fn(made) if transformed_late else self._transformed(made))
+            if transformed_late:
+                return self._pinned(self.filter_fn(made))
+            return made if self._last_transform is None else self._pinned(self._transformed(made))
 
         for number, index in enumerate(self.batch_sampler):
             yield partial(make, number, index), finish
 
     def _pinned(self, batch: Any) -> Any:
-        return pin_memory(batch) if self.pin_memory else batch  # what is pinned stays as it is
+        return pin_memory(batch) if self.pin_memory else batch
 
 
 def _check_seeds(data: Data | HeteroData, input_nodes: Any, input_time: Tensor | None) -> None:

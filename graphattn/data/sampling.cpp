@@ -87,7 +87,8 @@ class Positions {
 
 using Draws = std::vector<int64_t>;
 
-// `wanted` different numbers of 0 .. size - 1, every set equally likely: Floyd's algorithm (Bentley and Floyd 1987).
+// `wanted` different numbers of 0 .. size - 1, every set equally likely: by Floyd's algorithm (Bentley and Floyd 1987)
+// where they are few or `size` is far larger, else by shuffling.
 void draw_set(int64_t size, int64_t wanted, Random &random, Draws &drawn) {
   if (wanted <= 32) {  // few enough to look through
     for (int64_t last = size - wanted; last < size; ++last) {
@@ -95,6 +96,13 @@ void draw_set(int64_t size, int64_t wanted, Random &random, Draws &drawn) {
       const bool there = std::find(drawn.begin(), drawn.end(), x) != drawn.end();
       drawn.push_back(there ? last : x);
     }
+    return;
+  }
+  if (size / 32 <= wanted) {
+    Draws all(static_cast<std::size_t>(size));
+    for (int64_t i = 0; i < size; ++i) all[i] = i;
+    for (int64_t i = 0; i < wanted; ++i) std::swap(all[i], all[i + random.below(size - i)]);
+    drawn.assign(all.begin(), all.begin() + wanted);
     return;
   }
   Positions taken;  // each with the round it was taken in

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import threading
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
@@ -109,11 +110,13 @@ def test_every_set_of_neighbours_is_equally_likely(wanted: int) -> None:
     check_likely(Counter(drawn(star(5), wanted)), dict.fromkeys(sets, 1 / len(sets)), DRAWS)
 
 
-def test_large_sets_are_drawn_evenly_too() -> None:
-    """More than are looked through for one drawn before."""
-    found = Counter(node for nodes in drawn(star(50), 40, times=1500) for node in nodes)
-    check_likely(found, dict.fromkeys(range(1, 51), 40 / 50), 1500)
-    assert all(len(set(nodes)) == 40 for nodes in drawn(star(50), 40, times=20))
+@pytest.mark.parametrize(("degree", "wanted"), [(50, 40), (34, 33), (1200, 33)])
+def test_large_sets_are_drawn_evenly_too(degree: int, wanted: int) -> None:
+    """More than are looked through for one drawn before, of few and of many."""
+    draws = drawn(star(degree), wanted, times=3000)
+    found = Counter(node for nodes in draws for node in nodes)
+    check_likely(found, dict.fromkeys(range(1, degree + 1), wanted / degree), 3000)
+    assert all(len(set(nodes)) == wanted for nodes in draws)
 
 
 def test_draws_with_replacement_do_not_know_of_each_other() -> None:
@@ -215,12 +218,25 @@ def test_threads_pin_what_they_make(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbor_loader, "pin_memory", pinned)
     ready = {"data": data_of("random"), "num_neighbors": [2], "batch_size": 15}
     assert all(batch.pinned for batch in NeighborLoader(**ready, pin_memory=True))
-    assert sorted(by) == ["MainThread"] * 2 + ["sampling"] * 2
+    assert by == ["sampling"] * 2
     fresh = NeighborLoader(**ready, pin_memory=True, transform=lambda batch: Data(x=batch.x.clone()))
     assert all(batch.pinned for batch in fresh), "what a transform makes too"
+    late = NeighborLoader(**ready, pin_memory=True, transform_sampler_output=lambda out: out)
+    assert all(batch.pinned for batch in late)
     by.clear()
     assert len(list(NeighborLoader(**ready))) == 2
-    assert not by
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, where there is no GPU
+        assert len(list(NeighborLoader(**ready, pin_memory=True, filter_per_worker=False))) == 2
+    assert not by, "what lies on a GPU cannot be pinned"
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without a GPU")
+def test_nothing_is_pinned_without_a_gpu() -> None:
+    with pytest.warns(UserWarning, match="no accelerator is found"):
+        batches = list(NeighborLoader(data_of("random"), [2], batch_size=15, pin_memory=True))
+    assert len(batches) == 2
+    assert not batches[0].x.is_pinned()
 
 
 @pytest.mark.gpu
