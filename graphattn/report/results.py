@@ -72,7 +72,7 @@ def _table(data_set: str, entries: list[image_sets.Entry]) -> str:
     sources = sorted({definition.paper.source for definition, _ in entries if definition.paper})
     if sources:
         lines.append(f"\nPaper's numbers: {'; '.join(sources)}.")
-    machines = sorted({result["machine"] for _, result in entries if result})
+    machines = sorted({machine for _, result in entries if result for machine in result["machine"].split("; ")})
     if machines:
         lines.append(f"\nMeasured on: {'; '.join(machines)}.")
     signatures = {row.get("bleu_signature", "") for _, result in entries if result for row in result["seeds"]} - {""}

@@ -90,7 +90,7 @@ def test_one_table_a_data_set_with_sources_machines_and_notes(folder: Path) -> N
     define(folder, "digits/b", paper=PAPER)
     define(folder, "cora/a", paper=PAPER.replace("table 2", "table 3"))
     record(folder, "digits/a", 80.0)
-    record(folder, "digits/b", 80.0, machine="another")
+    record(folder, "digits/b", 80.0, machine="another; a machine")
     text = write_results(folder).read_text(encoding="utf-8")
     assert text.startswith("# Results\n") and "do not edit" in text
     head, cora, digits = text.split("\n## ")
